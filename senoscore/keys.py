@@ -1,0 +1,40 @@
+"""Every name senoscore writes into an AnnData, and the fixed vocabularies behind them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LINEAGES: Final = ("T", "B", "NK", "mono_mac", "neutrophil", "DC", "other")
+T_STATES: Final = (
+    "exhausted",
+    "senescent",
+    "both",
+    "senescent_like",
+    "cycling",
+    "neither",
+    "indeterminate",
+)
+SENESCENCE_CALLS: Final = ("senescent", "not_senescent", "indeterminate")
+AXES: Final = ("senescence", "exhaustion", "cytotoxic", "proliferation", "interferon", "stress")
+
+UNS: Final = "senoscore"
+
+OBS_QC_PASS: Final = "qc_pass"
+OBS_QC_REASON: Final = "qc_reason"
+OBS_LINEAGE: Final = "lineage"
+OBS_LINEAGE_SUBSET: Final = "lineage_subset"
+OBS_LINEAGE_SOURCE: Final = "lineage_source"
+OBS_T_SUBSET: Final = "t_subset"
+OBS_T_STATE: Final = "t_state"
+OBS_T_STATE_RULE: Final = "t_state_rule"
+OBS_SENESCENCE_CALL: Final = "senescence_call"
+
+OBSM_T_AXES: Final = "t_axes"
+OBSM_SCORE: Final = "senoscore_score"
+OBSM_Z: Final = "senoscore_z"
+OBSM_PVALUE: Final = "senoscore_pvalue"
+OBSM_PADJ: Final = "senoscore_padj"
+
+LAYER_SCORE: Final = "score"
+LAYER_PVALUE: Final = "pvalue"
+LAYER_PADJ: Final = "padj"
