@@ -1,0 +1,329 @@
+"""Walk over a matrix once, block by block, in flat memory: the two passes of every run.
+
+Everything here takes blocks of CSR rows and plain arrays. What comes out does not depend on block
+size, threads, or the order of cells and genes: sums are integers, and what is per cell is computed
+from that cell alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from senoscore.genes import GeneIndex
+from senoscore.io.blocks import CsrBlock, RowBlocks
+from senoscore.kernels.passes import LOG, N_BINS, scan_rows, score_rows
+from senoscore.null import Plan
+
+T = TypeVar("T")
+
+Progress = Callable[[int], object]
+
+
+def map_blocks(
+    function: Callable[[CsrBlock], T],
+    source: RowBlocks,
+    *,
+    block_size: int,
+    threads: int,
+    rows: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[CsrBlock, T]]:
+    """`function` of every block, in order, `threads` blocks at a time.
+
+    Blocks are handed out as they are read; no more than `threads + 1` wait at once.
+    """
+    blocks = source.iter_blocks(block_size=block_size, threads=threads, rows=rows)
+    if threads <= 1:
+        for block in blocks:
+            yield block, function(block)
+            if progress is not None:
+                progress(block.n_obs)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="senoscore") as pool:
+        waiting: deque[tuple[CsrBlock, Future[T]]] = deque()
+
+        def oldest() -> tuple[CsrBlock, T]:
+            block, future = waiting.popleft()
+            result = future.result()
+            if progress is not None:
+                progress(block.n_obs)
+            return block, result
+
+        for block in blocks:
+            waiting.append((block, pool.submit(function, block)))
+            if len(waiting) > threads:
+                yield oldest()
+        while waiting:
+            yield oldest()
+
+
+def _as_float(data: NDArray[Any]) -> NDArray[np.floating]:
+    # two compiled versions of each kernel are enough: float32 as most files are, float64 for all
+    # that float32 could not hold exactly
+    if data.dtype == np.float32 or data.dtype == np.float64:
+        return data
+    if data.dtype.itemsize <= 2:
+        return data.astype(np.float32)
+    return data.astype(np.float64)
+
+
+class Intake:
+    """Blocks of stored columns -> blocks of genes.
+
+    Columns of a file that stand for the same gene are summed (on the linear scale where values
+    are logged, base `log_base`); everything after it sees one column per gene.
+    """
+
+    def __init__(self, genes: GeneIndex, kind: int, log_base: float = np.e) -> None:
+        self.columns = np.asarray(genes.columns, np.int32)
+        self.n_genes = int(genes.n_genes)
+        self.identity = self.n_genes == len(self.columns) and bool(
+            (self.columns == np.arange(self.n_genes)).all()
+        )
+        self.merges = self.n_genes < len(self.columns)
+        self.kind = kind
+        self.scale = float(np.log(log_base))
+
+    def __call__(self, block: CsrBlock) -> CsrBlock:
+        data = _as_float(block.data)
+        if self.identity:
+            return block._replace(data=data)
+        if not self.merges:
+            return block._replace(
+                indices=self.columns[block.indices], data=data, n_vars=self.n_genes
+            )
+        logged = self.kind == LOG
+        values = data.astype(np.float64)
+        if logged:
+            values = np.expm1(values * self.scale)
+        row = np.repeat(np.arange(block.n_obs), np.diff(block.indptr))
+        # coo -> csr adds what falls on the same row and gene
+        merged = sparse.coo_matrix(
+            (values, (row, self.columns[block.indices])), shape=(block.n_obs, self.n_genes)
+        ).tocsr()
+        merged.eliminate_zeros()
+        values = merged.data
+        if logged:
+            values = np.log1p(values) / self.scale
+        return CsrBlock(
+            start=block.start,
+            indptr=merged.indptr.astype(np.int64),
+            indices=merged.indices.astype(np.int32),
+            data=values,
+            n_vars=self.n_genes,
+        )
+
+
+@dataclass
+class Scan:
+    """What the first pass leaves: everything later stages need of the matrix except scores.
+
+    metrics: cells × 6 (total, genes, top-50 sum, mitochondrial, ribosomal, haemoglobin sums).
+    sums, detected, n_cells: per lineage code, fixed-point sum of x per gene, cells with the gene,
+    and cells. panel: cells × panel genes, stored values. sample: row -> that cell's genes.
+    """
+
+    metrics: NDArray[np.float64]
+    sums: NDArray[np.int64]
+    detected: NDArray[np.int64]
+    n_cells: NDArray[np.int64]
+    panel: sparse.csr_matrix
+    sample_rows: NDArray[np.int64]
+    sample: sparse.csr_matrix
+
+    def merge(self, other: Scan) -> Scan:
+        """The scan of this shard's rows followed by another's."""
+        return Scan(
+            metrics=np.vstack([self.metrics, other.metrics]),
+            sums=self.sums + other.sums,
+            detected=self.detected + other.detected,
+            n_cells=self.n_cells + other.n_cells,
+            panel=sparse.vstack([self.panel, other.panel], format="csr"),
+            sample_rows=np.concatenate([self.sample_rows, other.sample_rows]),
+            sample=sparse.vstack([self.sample, other.sample], format="csr"),
+        )
+
+
+@dataclass
+class _Private:
+    """Accumulators of one thread."""
+
+    make: Callable[[], tuple[NDArray[np.int64], ...]]
+    local: threading.local = field(default_factory=threading.local)
+    all: list[tuple[NDArray[np.int64], ...]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self) -> tuple[NDArray[np.int64], ...]:
+        if not hasattr(self.local, "arrays"):
+            self.local.arrays = self.make()
+            with self.lock:
+                self.all.append(self.local.arrays)
+        return self.local.arrays  # type: ignore[no-any-return]
+
+    def total(self) -> list[NDArray[np.int64]]:
+        if not self.all:
+            return list(self.make())
+        return [sum(parts[1:], start=parts[0]) for parts in zip(*self.all, strict=True)]
+
+
+def _take_columns(block: CsrBlock, position: NDArray[np.int32], n: int) -> sparse.csr_matrix:
+    """The columns of a block with a position >= 0, reordered to it."""
+    new = position[block.indices]
+    keep = new >= 0
+    counts = np.concatenate([[0], np.cumsum(keep)])
+    taken = sparse.csr_matrix(
+        (block.data[keep], new[keep], counts[block.indptr]), shape=(block.n_obs, n)
+    )
+    taken.sort_indices()
+    return taken
+
+
+def _stack(parts: list[sparse.csr_matrix], n_vars: int) -> sparse.csr_matrix:
+    if not parts:
+        return sparse.csr_matrix((0, n_vars), dtype=np.float32)
+    return sparse.vstack(parts, format="csr")
+
+
+def scan(
+    source: RowBlocks,
+    intake: Intake,
+    *,
+    gene_class: NDArray[np.uint8],
+    codes: NDArray[np.int64],
+    n_codes: int,
+    panel: NDArray[np.int64],
+    sampled: NDArray[np.bool_],
+    rows: tuple[int, int] | None = None,
+    block_size: int = 2048,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Scan:
+    """First pass: metrics, gene sums per lineage, the panel genes and a sample of whole cells.
+
+    `codes` and `sampled` are for all cells of the file, also when `rows` asks for some of them.
+    """
+    first, last = rows if rows is not None else (0, source.n_obs)
+    metrics = np.zeros((last - first, 6))
+    position = np.full(intake.n_genes, -1, np.int32)
+    position[panel] = np.arange(len(panel), dtype=np.int32)
+    private = _Private(
+        lambda: (
+            np.zeros((n_codes, intake.n_genes), np.int64),
+            np.zeros((n_codes, intake.n_genes), np.int64),
+        )
+    )
+
+    def one(stored: CsrBlock) -> tuple[sparse.csr_matrix, NDArray[np.int64], sparse.csr_matrix]:
+        block = intake(stored)
+        here = slice(block.start - first, block.start - first + block.n_obs)
+        sums, detected = private.get()
+        scan_rows(
+            block.indptr, block.indices, block.data, intake.kind, gene_class,
+            codes[block.start : block.start + block.n_obs], metrics[here], sums, detected,
+        )  # fmt: skip
+        chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
+        return (
+            _take_columns(block, position, len(panel)),
+            chosen + block.start,
+            block.to_csr()[chosen],
+        )
+
+    panels, chosen_rows, samples = [], [], []
+    for _, (part, chosen, cells) in map_blocks(
+        one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
+    ):
+        panels.append(part)
+        if len(chosen):
+            chosen_rows.append(chosen)
+            samples.append(cells)
+    sums, detected = private.total()
+    here = codes[first:last]
+    counted = here[(here >= 0) & (metrics[:, 0] > 0)]
+    return Scan(
+        metrics=metrics,
+        sums=sums,
+        detected=detected,
+        n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
+        panel=_stack(panels, len(panel)),
+        sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
+        sample=_stack(samples, intake.n_genes),
+    )
+
+
+@dataclass
+class Scored:
+    """What the second pass leaves: d and z of each cell, and the counted null.
+
+    score, z: cells × signatures, NaN where not scored. histogram: lineages × signatures × strata
+    × bins, how often a null set's z fell into each bin of `kernels.passes`. group_sums: groups ×
+    (signatures × (N + 1)), every set's sum over a group's cells.
+    """
+
+    score: NDArray[np.float64]
+    z: NDArray[np.float64]
+    histogram: NDArray[np.int64]
+    group_sums: NDArray[np.int64]
+
+    def merge(self, other: Scored) -> Scored:
+        """The scores of this shard's rows followed by another's."""
+        return Scored(
+            score=np.vstack([self.score, other.score]),
+            z=np.vstack([self.z, other.z]),
+            histogram=self.histogram + other.histogram,
+            group_sums=self.group_sums + other.group_sums,
+        )
+
+
+def score(
+    source: RowBlocks,
+    intake: Intake,
+    plan: Plan,
+    *,
+    totals: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    n_strata: int,
+    groups: NDArray[np.int64],
+    n_groups: int,
+    rows: tuple[int, int] | None = None,
+    block_size: int = 2048,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Scored:
+    """Second pass: every signature and its null, in each cell's own lineage."""
+    first, last = rows if rows is not None else (0, source.n_obs)
+    shape = (last - first, len(plan.signatures))
+    scores, z = np.full(shape, np.nan), np.full(shape, np.nan)
+    private = _Private(
+        lambda: (
+            np.zeros((len(plan.lineages), len(plan.signatures), n_strata, N_BINS), np.int64),
+            np.zeros((n_groups, len(plan.signatures) * (plan.n_null + 1)), np.int64),
+        )
+    )
+
+    def one(stored: CsrBlock) -> None:
+        block = intake(stored)
+        cells = slice(block.start, block.start + block.n_obs)
+        here = slice(block.start - first, block.start - first + block.n_obs)
+        histogram, group_sums = private.get()
+        score_rows(
+            block.indptr, block.indices, block.data, intake.kind, totals[cells], codes[cells],
+            strata[cells], plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable,
+            plan.n_null, plan.centres, scores[here], z[here], histogram, groups[cells],
+            group_sums,
+        )  # fmt: skip
+
+    for _ in map_blocks(
+        one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
+    ):
+        pass
+    return Scored(scores, z, *private.total())
