@@ -1,0 +1,1843 @@
+"""What a single-cell file holds, found from its structure and from small samples of its matrix.
+
+:func:`inspect_file` answers the questions every later stage has (where are the counts, what is X,
+which columns are the cell types, the donors, the condition) without loading the matrix. Each
+answer is a :class:`Fact`: a value, and in words how it was found. What is missing is a sentence in
+``Facts.notes`` that says what it costs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+import re
+from collections.abc import Mapping as MappingABC
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import numpy as np
+
+from senoscore.errors import InputDataError
+from senoscore.io.h5 import (
+    UnreadableMatrixError,
+    matrix_header,
+    matrix_keys,
+    matrix_node,
+    safe_h5_open,
+)
+from senoscore.keys import LINEAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from senoscore.io.h5 import MatrixHeader
+
+logger = logging.getLogger(__name__)
+
+SCALES: Final = (
+    "counts",
+    "fractional_counts",
+    "log1p",
+    "log2",
+    "log_other",
+    "linear_normalised",
+    "scaled",
+    "twice_logged",
+    "unknown",
+)
+LOG_SCALES: Final = ("log1p", "log2", "log_other")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing known about a file, and how it is known."""
+
+    value: Any
+    how: str
+
+    def __bool__(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything later stages need to know about a file before they read it."""
+
+    path: str
+    n_obs: int
+    n_vars: int
+    counts: Fact
+    expression: Fact
+    scale: Fact
+    x_scale: Fact
+    gene_names: Fact
+    gene_kind: Fact
+    organism: Fact
+    cell_type: Fact
+    cell_type_fine: Fact
+    cell_type_ontology: Fact
+    cluster: Fact
+    donor: Fact
+    sample: Fact
+    condition: Fact
+    age: Fact
+    is_primary_data: Fact
+    suspension_type: Fact
+    embeddings: Fact
+    protein: Fact
+    storage: Fact
+    nnz: Fact
+    file_bytes: Fact
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; :meth:`from_dict` is the way back."""
+        result: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Fact):
+                value = {"value": value.value, "how": value.how}
+            elif isinstance(value, tuple):
+                value = list(value)
+            result[field.name] = value
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+        """Rebuild Facts from :meth:`to_dict`."""
+        made: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in data:
+                raise InputDataError(f"facts: {field.name!r} is missing; inspect the file again")
+            value = data[field.name]
+            if isinstance(value, MappingABC):
+                value = Fact(value["value"], value["how"])
+            elif field.name == "notes":
+                value = tuple(value)
+            made[field.name] = value
+        return cls(**made)
+
+    def describe(self) -> str:
+        """Return the text that ``senoscore inspect`` prints."""
+        lines = [
+            self.path or "AnnData in memory",
+            f"{self.n_obs:,} cells x {self.n_vars:,} genes",
+            "",
+        ]
+        width = max(len(title) for _, title in _TITLES)
+        for name, title in _TITLES:
+            fact: Fact = getattr(self, name)
+            value = fact.value
+            if isinstance(value, list):
+                value = ", ".join(str(item) for item in value) or None
+            elif isinstance(value, int) and not isinstance(value, bool):
+                value = f"{value:,}"
+            shown = "-" if value is None else str(value)
+            lines.append(f"{title:<{width}}  {shown}" + (f"  ({fact.how})" if fact.how else ""))
+        if self.notes:
+            lines += ["", "Notes", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+_TITLES: Final = (
+    ("counts", "raw counts"),
+    ("expression", "expression"),
+    ("scale", "its scale"),
+    ("x_scale", "X holds"),
+    ("gene_names", "gene names"),
+    ("gene_kind", "gene ids"),
+    ("organism", "organism"),
+    ("cell_type", "cell types"),
+    ("cell_type_fine", "finer types"),
+    ("cell_type_ontology", "ontology terms"),
+    ("cluster", "clusters"),
+    ("donor", "donor"),
+    ("sample", "sample"),
+    ("condition", "condition"),
+    ("age", "age"),
+    ("is_primary_data", "primary data"),
+    ("suspension_type", "suspension"),
+    ("embeddings", "embeddings"),
+    ("protein", "protein"),
+    ("storage", "storage"),
+    ("nnz", "stored values"),
+    ("file_bytes", "file size"),
+)
+
+# --------------------------------------------------------------------------------------------
+# columns of obs and var
+
+
+class Column(NamedTuple):
+    """One column of obs or var, as far as inspection needs it."""
+
+    name: str
+    kind: str
+    """"label" (categorical or text), "number" or "bool"."""
+    values: NDArray[Any]
+    """Distinct values of a label column (text), else the values themselves."""
+    codes: NDArray[np.int64] | None
+    """Per cell, the position in ``values``; -1 is missing. None unless ``kind`` is "label"."""
+    sampled: bool = False
+    """True when only some cells were looked at (long text columns)."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """Cells per distinct value of a label column."""
+        if self.codes is None:
+            raise TypeError(f"{self.name} is no label column")
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
+
+    def used(self) -> list[str]:
+        """Distinct values that some cell has, most frequent first."""
+        counts = self.counts()
+        order = np.argsort(-counts, kind="stable")
+        return [str(self.values[i]) for i in order if counts[i]]
+
+
+class Table(Protocol):
+    """Columns of obs or var, read one at a time."""
+
+    n: int
+    names: list[str]
+
+    def column(self, name: str) -> Column | None: ...
+    def index(self) -> list[str]: ...
+
+
+_TEXT_SAMPLE: Final = 60_000
+
+
+def _text(values: Any) -> NDArray[Any]:
+    """Text from bytes, objects or fixed-width strings; missing values become ''."""
+    array = np.asarray(values)
+    if array.dtype.kind == "T":  # numpy's variable-width strings, from zarr
+        return array.astype(object)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace").astype(object)
+    if array.dtype.kind == "O":
+        return np.array(
+            [
+                v.decode("utf-8", "replace")
+                if isinstance(v, bytes)
+                else ("" if v is None or (isinstance(v, float) and np.isnan(v)) else str(v))
+                for v in array.ravel()
+            ],
+            dtype=object,
+        )
+    return array.astype(str).astype(object)
+
+
+def _label_column(name: str, values: NDArray[Any], *, sampled: bool = False) -> Column:
+    uniques: dict[str, int] = {}
+    codes = np.fromiter(
+        (uniques.setdefault(v, len(uniques)) for v in values), dtype=np.int64, count=len(values)
+    )
+    names = np.array(list(uniques), dtype=object)
+    if "" in uniques:  # an empty text is a missing label
+        gone = uniques[""]
+        codes = np.where(codes == gone, -1, np.where(codes > gone, codes - 1, codes))
+        names = np.delete(names, gone)
+    return Column(name, "label", names, codes, sampled)
+
+
+def _plain_column(name: str, values: NDArray[Any], *, sampled: bool = False) -> Column | None:
+    if values.ndim != 1:
+        return None
+    if values.dtype.kind == "b":
+        return Column(name, "bool", values, None, sampled)
+    if values.dtype.kind in "iuf":
+        return Column(name, "number", values, None, sampled)
+    if values.dtype.kind in "OSUT":
+        return _label_column(name, _text(values), sampled=sampled)
+    return None
+
+
+def _attr_text(node: Any, key: str) -> str:
+    value = node.attrs.get(key, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _is_array(node: Any) -> bool:
+    return hasattr(node, "shape") and hasattr(node, "dtype")
+
+
+class _GroupTable:
+    """obs or var of an h5ad or zarr file, in any encoding since anndata 0.5."""
+
+    def __init__(self, root: Any, where: str) -> None:
+        self._root, self._where = root, where
+        self._node = root[where]
+        self._compound = _is_array(self._node)
+        if self._compound:  # before anndata 0.7: one array of records
+            names = list(self._node.dtype.names or ())
+            self._index = "index" if "index" in names else (names[0] if names else "")
+            self.n = int(self._node.shape[0])
+        else:
+            self._index = _attr_text(self._node, "_index") or (
+                "_index" if "_index" in self._node else "index"
+            )
+            order = self._node.attrs.get("column-order")
+            names = (
+                [c.decode() if isinstance(c, bytes) else str(c) for c in np.asarray(order).ravel()]
+                if order is not None
+                else [k for k in self._node if not k.startswith("__")]
+            )
+            if self._index not in self._node:
+                raise InputDataError(f"{where} has no index ({self._index!r} is missing)")
+            index = self._node[self._index]
+            if not _is_array(index):  # a categorical or masked index
+                index = index["codes"] if "codes" in index else index["values"]
+            self.n = int(index.shape[0])
+        self.names = [name for name in names if name != self._index]
+
+    def index(self) -> list[str]:
+        if self._compound:
+            return [str(v) for v in _text(self._node[self._index])]
+        column = self._read(self._index, whole=True)
+        if column is None:
+            raise InputDataError(f"the index of {self._where} cannot be read")
+        if column.codes is None:
+            return [str(v) for v in column.values]
+        names = np.append(column.values, "")
+        return [str(v) for v in names[column.codes]]
+
+    def column(self, name: str) -> Column | None:
+        if name not in self.names:
+            return None
+        try:
+            return self._read(name)
+        except (KeyError, OSError, TypeError, ValueError, UnicodeError) as error:
+            logger.debug("%s/%s cannot be read: %s", self._where, name, error)
+            return None
+
+    def _read(self, name: str, *, whole: bool = False) -> Column | None:
+        if self._compound:
+            values = self._node[name]
+            categories = self._legacy_categories(name)
+            if categories is not None and values.dtype.kind in "iu":
+                return Column(name, "label", categories, values.astype(np.int64))
+            return _plain_column(name, values)
+        if name not in self._node:
+            return None
+        node = self._node[name]
+        if _is_array(node):
+            categories = self._node.get("__categories")
+            if categories is not None and name in categories:  # anndata 0.7
+                return Column(
+                    name, "label", _text(categories[name][...]), node[...].astype(np.int64)
+                )
+            if node.dtype.kind in "OSUT" and node.shape[0] > _TEXT_SAMPLE and not whole:
+                third = _TEXT_SAMPLE // 3
+                middle = (node.shape[0] - third) // 2
+                parts = [node[:third], node[middle : middle + third], node[-third:]]
+                return _plain_column(name, np.concatenate(parts), sampled=True)
+            return _plain_column(name, np.asarray(node[...]))
+        if "codes" in node and "categories" in node:
+            categories = node["categories"]
+            if not _is_array(categories):
+                categories = categories["values"]
+            return Column(
+                name, "label", _text(categories[...]), np.asarray(node["codes"][...], np.int64)
+            )
+        if "values" in node and "mask" in node:
+            values, mask = np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
+            if values.dtype.kind == "b":
+                text = np.where(mask, "", values.astype(str))
+                return _label_column(name, text.astype(object))
+            if values.dtype.kind in "iuf":
+                return Column(name, "number", np.where(mask, np.nan, values), None)
+            return _label_column(name, np.where(mask, "", _text(values)))
+        return None
+
+    def _legacy_categories(self, name: str) -> NDArray[Any] | None:
+        uns = self._root.get("uns")
+        key = f"{name}_categories"
+        if uns is None or key not in uns:
+            return None
+        return np.atleast_1d(_text(uns[key][...]))
+
+
+class _FrameTable:
+    """obs or var of an AnnData in memory."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+        self.n = len(frame)
+        self.names = [str(c) for c in frame.columns]
+
+    def index(self) -> list[str]:
+        return [str(v) for v in self._frame.index]
+
+    def column(self, name: str) -> Column | None:
+        import pandas as pd
+
+        if name not in self.names:
+            return None
+        series = self._frame.iloc[:, self.names.index(name)]
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            return Column(
+                name,
+                "label",
+                np.array([str(c) for c in series.cat.categories], dtype=object),
+                series.cat.codes.to_numpy(np.int64),
+            )
+        if pd.api.types.is_bool_dtype(series.dtype) and not series.isna().any():
+            return Column(name, "bool", series.to_numpy(bool), None)
+        if pd.api.types.is_numeric_dtype(series.dtype):
+            return Column(name, "number", series.to_numpy(np.float64, na_value=np.nan), None)
+        missing = series.isna().to_numpy()
+        text = np.array([str(v) for v in series], dtype=object)
+        return _label_column(name, np.where(missing, "", text))
+
+
+# --------------------------------------------------------------------------------------------
+# matrices
+
+
+class Sample(NamedTuple):
+    """Rows (or, of a column-wise matrix, values) taken from several places of a matrix."""
+
+    rows: list[NDArray[np.float64]]
+    """Stored values of each sampled row; empty for a column-wise sample."""
+    values: NDArray[np.float64]
+    whole: bool
+    """True when every stored value was looked at."""
+
+
+class Matrix(Protocol):
+    """One matrix of the file, by its key."""
+
+    key: str
+    shape: tuple[int, int]
+    storage: str
+    nnz: int | None
+
+    def sample(self) -> Sample: ...
+
+
+_ROWS_PER_PLACE: Final = 64
+_VALUES_PER_PLACE: Final = 200_000
+_PLACES: Final = 5
+
+
+def _starts(n: int, width: int) -> list[int]:
+    """First rows of the sampled places: the start, the end and evenly between."""
+    if n <= width * _PLACES:
+        return list(range(0, n, width))
+    return sorted({int(v) for v in np.linspace(0, n - width, _PLACES)})
+
+
+class _GroupMatrix:
+    """A matrix inside an h5ad or zarr file, its header already checked."""
+
+    def __init__(self, node: Any, header: MatrixHeader) -> None:
+        self.key, self._node = header.key, node
+        self.shape, self.storage, self.nnz = header.shape, header.storage, header.nnz
+
+    def sample(self) -> Sample:
+        try:
+            return self._sample()
+        except (OSError, ValueError, TypeError) as error:
+            raise InputDataError(
+                f"{self.key} cannot be read: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _sample(self) -> Sample:
+        node = self._node
+        if self.storage == "dense":
+            rows_per = max(1, min(_ROWS_PER_PLACE, _VALUES_PER_PLACE // max(self.shape[1], 1)))
+            chunks = getattr(node, "chunks", None)
+            align = int(chunks[0]) if chunks else 1
+            rows: list[NDArray[np.float64]] = []
+            starts = _starts(self.shape[0], rows_per)
+            for start in starts:
+                if align <= 4 * rows_per:
+                    start -= start % align
+                block = np.asarray(node[start : start + rows_per], dtype=np.float64)
+                rows += [row[row != 0] for row in block]
+            values = np.concatenate(rows) if rows else np.empty(0)
+            return Sample(rows, values, len(rows) >= self.shape[0])
+        data, indptr = node["data"], np.asarray(node["indptr"][...], dtype=np.int64)
+        steps = np.diff(indptr)
+        if indptr[0] != 0 or indptr[-1] != self.nnz or (steps < 0).any():
+            raise InputDataError(f"{self.key}/indptr is not in order: the file is damaged")
+        parts: list[NDArray[np.float64]] = []
+        n_major = len(steps)
+        seen = 0
+        for start in _starts(n_major, _ROWS_PER_PLACE):
+            stop = min(start + _ROWS_PER_PLACE, n_major)
+            limit = int(indptr[start]) + _VALUES_PER_PLACE
+            stop = max(start + 1, min(stop, int(np.searchsorted(indptr, limit, "right")) - 1))
+            lo, hi = int(indptr[start]), min(int(indptr[stop]), limit)
+            block = np.asarray(data[lo:hi], dtype=np.float64)
+            bounds = np.clip(indptr[start : stop + 1] - lo, 0, hi - lo)
+            parts += [block[a:b] for a, b in itertools.pairwise(bounds)]
+            seen += hi - lo
+        values = np.concatenate(parts) if parts else np.empty(0)
+        whole = seen == self.nnz
+        if self.storage == "csc":
+            return Sample(self._csc_rows(), values, whole)
+        rows = [part[part != 0] for part in parts]
+        return Sample(rows, values[values != 0], whole)
+
+    def _csc_rows(self) -> list[NDArray[np.float64]]:
+        """Whole rows of a column-wise matrix, where it is small enough to be read through."""
+        if self.nnz is None or self.nnz > 3_000_000:
+            return []
+        node = self._node
+        data = np.asarray(node["data"][...], dtype=np.float64)
+        rows = np.asarray(node["indices"][...])
+        keep = np.zeros(self.shape[0], dtype=bool)
+        for start in _starts(self.shape[0], _ROWS_PER_PLACE):
+            keep[start : start + _ROWS_PER_PLACE] = True
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.shape[0]):
+            raise InputDataError(f"{self.key}/indices point outside the matrix: damaged file")
+        chosen = keep[rows] & (data != 0)
+        order = np.argsort(rows[chosen], kind="stable")
+        split = np.bincount(rows[chosen], minlength=self.shape[0])[keep]
+        return np.split(data[chosen][order], np.cumsum(split)[:-1]) if keep.any() else []
+
+
+class _MemoryMatrix:
+    """A matrix of an AnnData: in memory, backed or lazy."""
+
+    def __init__(self, source: Any, key: str) -> None:
+        self.key, self._source = key, source
+        self.shape = (int(source.shape[0]), int(source.shape[1]))
+        kind = str(getattr(source, "format", "dense"))
+        self.storage = kind if kind in ("csr", "csc") else "dense"
+        nnz = getattr(source, "nnz", None)
+        self.nnz = int(nnz) if isinstance(nnz, (int, np.integer)) else None
+
+    def sample(self) -> Sample:
+        source = self._source
+        rows: list[NDArray[np.float64]] = []
+        rows_per = _ROWS_PER_PLACE
+        if self.storage == "dense":
+            rows_per = max(1, min(rows_per, _VALUES_PER_PLACE // max(self.shape[1], 1)))
+        elif self.storage == "csc" and hasattr(source, "tocsr"):
+            source = source.tocsr() if self.shape[0] <= 5000 else source
+        for start in _starts(self.shape[0], rows_per):
+            block = source[start : start + rows_per]
+            if hasattr(block, "compute"):
+                block = block.compute()
+            if hasattr(block, "tocsr"):
+                block = block.tocsr()
+                bounds = block.indptr
+                rows += [
+                    np.asarray(block.data[a:b], np.float64) for a, b in itertools.pairwise(bounds)
+                ]
+            else:
+                rows += list(np.asarray(block, dtype=np.float64).reshape(-1, self.shape[1]))
+        rows = [row[row != 0] for row in rows]
+        values = np.concatenate(rows) if rows else np.empty(0)
+        return Sample(rows, values, len(rows) >= self.shape[0])
+
+
+# --------------------------------------------------------------------------------------------
+# stores: a file or an AnnData, seen the same way
+
+
+class _Store:
+    """The parts of one data set that inspection looks at."""
+
+    path: str
+    file_bytes: int | None
+    obs: Table
+    var: Table
+    raw_var: Table | None
+    obsm: list[str]
+    keys: list[str]
+    """The matrices, as ``X``, ``raw.X``, ``layers/NAME``."""
+
+    def matrix(self, key: str) -> Matrix:
+        raise NotImplementedError
+
+    def obsm_shape(self, key: str) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def obsm_columns(self, key: str) -> list[str]:
+        raise NotImplementedError
+
+    def uns(self, key: str) -> Any:
+        """Return a small value of uns (text, number, list of text) or None."""
+        raise NotImplementedError
+
+    def uns_keys(self) -> list[str]:
+        raise NotImplementedError
+
+
+class _GroupStore(_Store):
+    def __init__(self, root: Any, path: Path) -> None:
+        self._root, self.path = root, str(path)
+        self.file_bytes = _size(path)
+        keys = list(root.keys())
+        for part in ("obs", "var"):
+            if part not in keys:
+                raise InputDataError(_not_anndata(path, keys, part))
+        self.obs, self.var = _GroupTable(root, "obs"), _GroupTable(root, "var")
+        self._path = path
+        self.keys = matrix_keys(root)
+        raw_var = next((name for name in ("raw/var", "raw.var") if name in root), None)
+        if "raw.X" in self.keys and raw_var is None:
+            raise InputDataError("raw.X has no var beside it: its genes are not named")
+        self.raw_var = None if raw_var is None else _GroupTable(root, raw_var)
+        obsm = root["obsm"] if "obsm" in keys else None
+        self._obsm = obsm
+        if obsm is None:
+            self.obsm = []
+        elif _is_array(obsm):  # anndata 0.6: one array of records
+            self.obsm = list(obsm.dtype.names or ())
+        else:
+            self.obsm = list(obsm.keys())
+
+    def matrix(self, key: str) -> Matrix:
+        header = matrix_header(self._root, key, self._path)
+        return _GroupMatrix(matrix_node(self._root, key, self._path), header)
+
+    def obsm_shape(self, key: str) -> tuple[int, ...]:
+        if _is_array(self._obsm):
+            return (self.obs.n, *self._obsm.dtype[key].shape)
+        node = self._obsm[key]
+        if _is_array(node):
+            if node.dtype.names:
+                return (int(node.shape[0]), len(node.dtype.names))
+            return tuple(int(v) for v in node.shape)
+        if "shape" in node.attrs:
+            return tuple(int(v) for v in node.attrs["shape"])
+        return (self.obs.n, len(self.obsm_columns(key)))
+
+    def obsm_columns(self, key: str) -> list[str]:
+        if _is_array(self._obsm):
+            return []
+        node = self._obsm[key]
+        if _is_array(node):
+            return list(node.dtype.names or ())
+        if _attr_text(node, "encoding-type") == "dataframe":
+            return _GroupTable(self._root, f"obsm/{key}").names
+        return []
+
+    def uns_keys(self) -> list[str]:
+        uns = self._root.get("uns")
+        return [] if uns is None or _is_array(uns) else list(uns.keys())
+
+    def uns(self, key: str) -> Any:
+        uns = self._root.get("uns")
+        if uns is None or _is_array(uns) or key not in uns:
+            return None
+        node = uns[key]
+        if not _is_array(node) or int(np.prod(node.shape)) > 10_000:
+            return None
+        value = np.asarray(node[()])
+        if value.dtype.kind in "OSUT":
+            text = [str(v) for v in _text(np.atleast_1d(value))]
+            return text[0] if value.ndim == 0 or len(text) == 1 else text
+        return value.item() if value.size == 1 else None
+
+
+class _AnnDataStore(_Store):
+    def __init__(self, adata: AnnData) -> None:
+        self._adata = adata
+        self.path = str(adata.filename or "")
+        self.file_bytes = _size(Path(self.path)) if self.path else None
+        self.obs, self.var = _FrameTable(adata.obs), _FrameTable(adata.var)
+        self.raw_var = _FrameTable(adata.raw.var) if adata.raw is not None else None
+        self.obsm = list(adata.obsm)
+        self.keys = [
+            *(["X"] if adata.X is not None else []),
+            *(["raw.X"] if adata.raw is not None else []),
+            *(f"layers/{name}" for name in sorted(adata.layers)),
+        ]
+
+    def matrix(self, key: str) -> Matrix:
+        if key == "X":
+            return _MemoryMatrix(self._adata.X, key)
+        if key == "raw.X":
+            return _MemoryMatrix(self._adata.raw.X, key)
+        return _MemoryMatrix(self._adata.layers[key.removeprefix("layers/")], key)
+
+    def obsm_shape(self, key: str) -> tuple[int, ...]:
+        return tuple(int(v) for v in self._adata.obsm[key].shape)
+
+    def obsm_columns(self, key: str) -> list[str]:
+        return [str(c) for c in getattr(self._adata.obsm[key], "columns", [])]
+
+    def uns_keys(self) -> list[str]:
+        return [str(k) for k in self._adata.uns]
+
+    def uns(self, key: str) -> Any:
+        value = self._adata.uns.get(key)
+        if isinstance(value, (list, tuple, np.ndarray)):
+            flat = [v for v in np.asarray(value).ravel().tolist()]
+            return flat[0] if len(flat) == 1 else [str(v) for v in flat[:10_000]]
+        return value if isinstance(value, (str, int, float, bool)) else None
+
+
+def _size(path: Path) -> int | None:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.exists() else None
+
+
+def _not_anndata(path: Path, keys: Sequence[str], part: str) -> str:
+    name = path.name
+    if "mod" in keys:
+        return (
+            f"{name} is a MuData file of several modalities; write the RNA one to an h5ad "
+            "(mudata.read(...)['rna'].write_h5ad(...)) and use that"
+        )
+    if "matrix" in keys or path.suffix == ".h5":
+        return (
+            f"{name} is no h5ad file but looks like a 10x matrix; convert it first "
+            "(scanpy.read_10x_h5(...).write_h5ad(...))"
+        )
+    found = ", ".join(sorted(keys)[:8]) or "nothing"
+    return f"{name} is no h5ad file: it has no {part!r} (it holds {found})"
+
+
+# --------------------------------------------------------------------------------------------
+# what the values of a matrix are
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a matrix holds, by the words of ``SCALES``, and the evidence."""
+
+    word: str
+    how: str
+    sure: bool = True
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    """Coefficient of variation; infinite where there is nothing to compare."""
+    mean = values.mean() if len(values) > 1 else 0.0
+    return float(values.std() / mean) if mean > 0 else float("inf")
+
+
+def _unit_share(rows: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Share of rows whose values are whole multiples of one unit, and the spread of the units.
+
+    Counts divided by a size factor keep this even after genes were dropped: each value is a
+    count times the same factor. Rows that could not fail (few distinct values) do not vote.
+    """
+    votes = 0
+    good = 0
+    units: list[float] = []
+    for row in rows:
+        if len(row) < 10:
+            continue
+        low = float(row.min())
+        if not low > 0 or float(row.max()) > 1e9 * low:
+            continue
+        for divisor in (1, 2, 3):
+            unit = low / divisor
+            ratio = row / unit
+            keep = ratio < 500  # beyond, float32 has no digits left to judge by
+            ratio = ratio[keep]
+            if len(ratio) < 10 or ratio.max() < 2.5:
+                continue
+            error = np.abs(ratio - np.rint(ratio))
+            # float32 on the log scale: relative error grows with the value
+            ok = bool((error < 0.005 + 2e-5 * ratio * divisor).mean() > 0.98)
+            if ok:
+                votes += 1
+                good += 1
+                units.append(unit)
+                break
+        else:
+            if low > 0 and (row / low).max() >= 2.5:
+                votes += 1
+    return (good / votes if votes else 0.0), (_spread(np.array(units)) if len(units) > 1 else 0.0)
+
+
+def _about(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def classify(sample: Sample, *, hint: str = "") -> Scale:
+    """Decide what sampled values are, from the values alone.
+
+    Parameters
+    ----------
+    sample
+        Rows and values taken from several places of the matrix.
+    hint
+        What the file says of itself (provenance, normalisation); used where values cannot decide.
+    """
+    values = sample.values
+    where = "in every value" if sample.whole else f"in {len(values):,} values of {_PLACES} places"
+    if not len(values):
+        return Scale("unknown", "no stored value was found in the sample", sure=False)
+    broken = int((~np.isfinite(values)).sum())
+    if broken:
+        return Scale("unknown", f"{broken:,} of {len(values):,} sampled values are NaN or infinite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        return Scale(
+            "scaled", f"negative values (down to {low:.3g}) {where}: centred, scaled or residuals"
+        )
+    nonzero = values[values != 0]
+    if not len(nonzero):
+        return Scale("unknown", "every sampled value is 0", sure=False)
+    whole_share = float((nonzero == np.rint(nonzero)).mean())
+    rows = [row for row in sample.rows if len(row)]
+    if whole_share == 1.0:
+        if high == 1.0 and len(nonzero) >= 2000:
+            return Scale("unknown", f"only 0 and 1 {where}: detection, not counts")
+        return Scale("counts", f"non-negative integers {where}, largest {_about(high)}")
+    totals = np.array([row.sum() for row in rows]) if rows else np.empty(0)
+    if high <= 40:  # as large as a logarithm gets: log2 of 1e12
+        found = _classify_log(rows, nonzero, high, hint, where)
+        if found is not None:
+            return found
+    if len(totals) > 2 and _spread(totals) < 0.01:
+        return Scale(
+            "linear_normalised",
+            f"fractions {where}, every cell sums to about {_about(float(totals.mean()))}",
+        )
+    share, unit_spread = _unit_share(rows)
+    if share > 0.9 and unit_spread > 0.02:
+        return Scale(
+            "linear_normalised",
+            f"fractions {where}; each cell's values are multiples of its own unit: "
+            "counts divided by a size factor",
+        )
+    dense = float(np.median([len(row) for row in rows])) if rows else 0.0
+    bulk = high > 1e4 and dense > 8000 and whole_share < 0.05
+    uneven = len(totals) < 3 or _spread(totals) > 0.15
+    if not bulk and (whole_share > 0.05 or (uneven and float(np.median(nonzero)) < 20)):
+        return Scale(
+            "fractional_counts",
+            f"non-negative, {100 * (1 - whole_share):.0f} % not whole {where}, largest "
+            f"{_about(high)}, cell totals differ: counts after ambient correction or "
+            "probabilistic assignment",
+        )
+    return Scale(
+        "linear_normalised",
+        f"non-negative fractions {where}, largest {_about(high)}: normalised, not logged",
+        sure=False,
+    )
+
+
+def _classify_log(
+    rows: Sequence[NDArray[np.float64]],
+    nonzero: NDArray[np.float64],
+    high: float,
+    hint: str,
+    where: str,
+) -> Scale | None:
+    """Log scales, or None when the values can be fractional counts."""
+    judged = rows if len(rows) > 2 else []
+    for word, undo, text in (
+        ("log1p", np.expm1, "exp(x)-1"),
+        ("log2", lambda v: np.exp2(v) - 1.0, "2^x-1"),
+    ):
+        if not judged:
+            break
+        undone = [undo(row) for row in judged]
+        totals = np.array([row.sum() for row in undone])
+        if _spread(totals) < 0.02 and totals.mean() > 50:
+            return Scale(
+                word, f"{text} of every sampled cell sums to about {_about(float(totals.mean()))}"
+            )
+        share, spread = _unit_share(undone)
+        if share > 0.9 and (spread > 0.02 or _unit_share(judged)[0] < 0.5):
+            return Scale(
+                word,
+                f"{text} of each sampled cell are multiples of one unit: counts divided by a "
+                "size factor, then logged (the genes are a subset, so the sums differ)",
+            )
+    if judged and high < 4:
+        undone = [np.expm1(np.expm1(row)) for row in judged]
+        totals = np.array([row.sum() for row in undone])
+        if (_spread(totals) < 0.05 and totals.mean() > 50) or _unit_share(undone)[0] > 0.9:
+            return Scale(
+                "twice_logged", f"undoing log1p twice gives depth-normalised counts {where}"
+            )
+    whole_share = float((nonzero == np.rint(nonzero)).mean())
+    if whole_share > 0.05 and (whole_share > 0.3 or high > 12):
+        return None
+    said = hint.lower()
+    if "log2" in said and "log2" in said.replace(" ", ""):
+        return Scale(
+            "log2", f"the file says so ({_quote(hint, 'log2')}); largest {high:.3g}", sure=False
+        )
+    if re.search(r"log1p|lognorm|log[- ]?normali[sz]ed|log\(", said):
+        return Scale("log1p", f"the file says log-normalised; largest {high:.3g}", sure=False)
+    if high > 25:
+        return None
+    median = float(np.median(nonzero))
+    if high > 9.3 and median > 2.5:
+        return Scale(
+            "log2",
+            f"fractions up to {high:.3g} {where}, more than log1p(CP10k) can reach: most likely "
+            "log2(TPM+1)",
+            sure=False,
+        )
+    if high > 12:
+        return None
+    return Scale(
+        "log_other",
+        f"fractions up to {high:.3g} {where}: the range of a logarithm whose base and target sum "
+        "cannot be told (genes are a subset, or several steps were taken)",
+        sure=False,
+    )
+
+
+def _quote(text: str, word: str) -> str:
+    at = text.lower().find(word)
+    start, stop = max(0, at - 20), min(len(text), at + 40)
+    return repr(text[start:stop].strip())
+
+
+# --------------------------------------------------------------------------------------------
+# genes
+
+_ENSEMBL: Final = re.compile(r"ENS[A-Z]{0,4}G\d{11}(\.\d+)?(_PAR_Y)?")
+_PREFIX: Final = re.compile(
+    r"^(hg19|hg38|grch3[78]|mm10|mm9|grcm3[89]|human|mouse)_+", re.IGNORECASE
+)
+_NAME_COLUMNS: Final = (
+    "feature_name",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_names",
+    "symbol",
+    "symbols",
+    "SYMBOL",
+    "gene_short_name",
+    "gene",
+    "features",
+    "original_gene_symbols",
+    "feature_id",
+    "gene_ids",
+    "gene_id",
+    "ensembl_id",
+    "ensembl",
+    "ensembl_ids",
+    "ENSEMBL",
+    "ensembl_gene_id",
+)
+
+
+def _name_kind(names: Sequence[str]) -> tuple[str, float]:
+    """What kind of gene ids these are, and the share of names that are of that kind."""
+    if not names:
+        return "none", 0.0
+    picked = [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), 3000)).astype(int)]
+    stripped = [name.strip() for name in picked]
+    kinds: dict[str, int] = {}
+    for name in stripped:
+        kinds[_one_kind(name)] = kinds.get(_one_kind(name), 0) + 1
+    ensembl = kinds.get("ensembl", 0) + kinds.get("ensembl_version", 0)
+    n = len(picked)
+    if ensembl > 0.5 * n:
+        kind = "ensembl_version" if kinds.get("ensembl_version", 0) > 0.5 * ensembl else "ensembl"
+        return kind, ensembl / n
+    best = max(kinds, key=lambda kind: kinds[kind])
+    return best, kinds[best] / n
+
+
+def _one_kind(name: str) -> str:
+    prefix = _PREFIX.match(name)
+    if prefix:
+        return f"prefixed {prefix.group(0)}"
+    found = _ENSEMBL.fullmatch(name)
+    if found:
+        return "ensembl_version" if found.group(1) else "ensembl"
+    if re.fullmatch(r"\d+(\.\d+)?", name) or not name:
+        return "number"
+    return "symbol" if re.search(r"[A-Za-z]", name) else "unknown"
+
+
+_KIND_WORDS: Final = {
+    "ensembl": "Ensembl ids",
+    "ensembl_version": "Ensembl ids with version",
+    "symbol": "gene symbols",
+    "number": "numbers, not gene names",
+    "unknown": "not recognised",
+    "none": "no names",
+}
+
+
+def _gene_facts(var: Table) -> tuple[Fact, Fact, list[str]]:
+    index = var.index()
+    kind, share = _name_kind(index)
+    choice, best, names = "index", kind, index
+    how = f"the index holds {_kind_words(kind)} ({100 * share:.0f} %)"
+    if not kind.startswith("ensembl"):
+        for wanted in ("ensembl", "symbol"):
+            if wanted == "symbol" and kind not in ("number", "unknown", "none"):
+                break
+            for column in _NAME_COLUMNS:
+                held = var.column(column) if column in var.names else None
+                if held is None or held.codes is None:
+                    continue
+                values = [str(v) for v in np.append(held.values, "")[held.codes]]
+                if len(values) != var.n:
+                    continue
+                other, other_share = _name_kind(values)
+                if other.startswith(wanted) and other_share > 0.95:
+                    choice, best, names = column, other, values
+                    how = (
+                        f"var column {column!r} holds {_kind_words(other)}, "
+                        f"the index {_kind_words(kind)}"
+                    )
+                    break
+            if choice != "index":
+                break
+    return Fact(choice, how), Fact(best, _kind_words(best)), names
+
+
+def _kind_words(kind: str) -> str:
+    if kind.startswith("prefixed"):
+        return f"gene symbols with the prefix {kind.removeprefix('prefixed ')!r}"
+    return _KIND_WORDS.get(kind, kind)
+
+
+_ORGANISMS: Final = {
+    "ncbitaxon:9606": "human",
+    "homo sapiens": "human",
+    "human": "human",
+    "h sapiens": "human",
+    "hs": "human",
+    "ncbitaxon:10090": "mouse",
+    "mus musculus": "mouse",
+    "mouse": "mouse",
+    "mm": "mouse",
+}
+
+
+def _organism_word(text: str) -> str:
+    key = text.strip().replace("NCBITaxon_", "NCBITaxon:").lower()
+    return _ORGANISMS.get(key, _ORGANISMS.get(key.replace("_", " "), text.strip()))
+
+
+def _organism(store: _Store, names: Sequence[str], notes: list[str]) -> Fact:
+    from senoscore.genes import guess_organism
+
+    guess, guess_how = guess_organism(list(names))
+    said: str | None = None
+    how = ""
+    for key in ("organism_ontology_term_id", "organism"):
+        value = store.uns(key)
+        if isinstance(value, str) and value:
+            said, how = _organism_word(value), f"uns[{key!r}] is {value!r}"
+            break
+    if said is None:
+        for name in ("organism_ontology_term_id", "organism", "species", "Species", "Organism"):
+            column = store.obs.column(name) if name in store.obs.names else None
+            if column is None or column.codes is None:
+                continue
+            used = column.used()
+            words = sorted({_organism_word(v) for v in used})
+            if len(words) == 1:
+                said, how = words[0], f"obs column {name!r} is {used[0]!r}"
+            elif words:
+                notes.append(
+                    f"Several organisms in obs column {name!r} ({', '.join(used[:4])}): one run "
+                    "can use one; the gene names decide."
+                )
+            break
+    if said is None:
+        if guess is None:
+            notes.append(
+                "The organism is not known: neither the file nor its gene names say it; set it "
+                "in the configuration, or nothing can be scored."
+            )
+            return Fact(None, guess_how)
+        return Fact(guess, guess_how)
+    if said not in ("human", "mouse"):
+        notes.append(
+            f"Organism {said} is not supported: signatures exist for human and mouse only."
+        )
+    elif guess is not None and guess != said:
+        notes.append(f"The file says {said}, but its gene names look like {guess} ({guess_how}).")
+    return Fact(said, how)
+
+
+# --------------------------------------------------------------------------------------------
+# columns
+
+
+def _words(name: str) -> str:
+    """Column name as lower-case words: ``Major.cell.type`` -> ``major cell type``."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+_TYPE_STRONG: Final = re.compile(
+    r"cell ?types?\b|cell ?type\b|celltype|cell (?:label|class|subset|annotation|identity|ontology class)"
+    r"|\bannotations?\b|bulk labels|minor subset|major (?:type|subset)"
+)
+_TYPE_WEAK: Final = re.compile(
+    r"cluster|louvain|leiden|ident|subset|lineage|compartment|label|author|class|type|voting"
+)
+_NOT_TYPE: Final = re.compile(
+    r"\b(?:tissue|source|sample|donor|patient|disease|condition|organ|batch|sex|ethnicity|assay|"
+    r"therapy|treatment|response|respond|responder|phase|barcode|clono|clone|library|stage|organism|"
+    r"species|ontology term id|suspension|stim|status|diagnosis|chain|locus|gene|suspension type|"
+    r"tissue type|cdr3|junction|observation joinid)\b|\bct(?:gene|nt|aa|strict)\b|\bir v"
+)
+_PREDICTED: Final = re.compile(
+    r"predict|likely|lm22|singler|azimuth|celltypist|reference|scmap|transfer|automat|imputed|voting"
+)
+
+
+class _Candidate(NamedTuple):
+    name: str
+    column: Column
+    lineages: NDArray[np.int64]
+    """Per cell: position in LINEAGES, -1 ambiguous or unmapped."""
+    subsets: NDArray[Any]
+    """Per distinct label: the subset."""
+    share: float
+    n_labels: int
+    predicted: bool
+    strong: bool
+    score: float
+
+
+def _label_candidates(obs: Table, n_obs: int) -> list[_Candidate]:
+    """Columns whose labels name lineages, best first."""
+    from senoscore.lineages import map_label
+
+    position = {name: i for i, name in enumerate(LINEAGES)}
+    found: list[_Candidate] = []
+    for name in obs.names:
+        words = _words(name)
+        if _NOT_TYPE.search(words):
+            continue
+        strong = bool(_TYPE_STRONG.search(words))
+        column = obs.column(name)
+        if column is None or column.codes is None or not len(column.values):
+            continue
+        if len(column.values) > 1000 or (len(column.values) > 0.5 * n_obs and n_obs > 20):
+            continue
+        entries = [map_label(str(v)) for v in column.values]
+        table = np.array([position.get(entry.lineage, -1) for entry in entries] + [-1])
+        lineages = table[column.codes]
+        share = float((lineages >= 0).mean()) if len(lineages) else 0.0
+        if not strong:
+            immune = np.isin(table[:-1], [position[x] for x in LINEAGES if x != "other"]).sum()
+            if share == 0 or immune == 0:
+                continue
+            if not _TYPE_WEAK.search(words) and (share < 0.5 or immune < 2):
+                continue
+        subsets = np.array([entry.subset for entry in entries] + [""], dtype=object)
+        found.append(
+            _Candidate(
+                name,
+                column,
+                lineages,
+                subsets,
+                share,
+                int((column.counts() > 0).sum()),
+                bool(_PREDICTED.search(words)),
+                strong,
+                0.0,
+            )
+        )
+    predicted = [c for c in found if c.predicted]
+    scored = []
+    for c in found:
+        copied = next((p.name for p in predicted if p.name != c.name and _same(p, c)), None)
+        guessed = c.predicted or copied is not None
+        score = c.share + (0.25 if c.strong else 0.1) - (0.6 if guessed else 0.0)
+        scored.append(c._replace(predicted=guessed, score=score))
+    return sorted(scored, key=lambda c: (-c.score, c.name != "cell_type", c.n_labels, len(c.name)))
+
+
+def _same(a: _Candidate, b: _Candidate) -> bool:
+    """Whether two columns hold the same label in every cell."""
+    one, two = a.column.codes, b.column.codes
+    if one is None or two is None or len(one) != len(two):
+        return False
+    left = np.append(a.column.values, "").astype(object)
+    right = {str(v): i for i, v in enumerate(b.column.values)}
+    table = np.array([right.get(str(v), -2) for v in left[:-1]] + [-1])
+    return bool((table[one] == two).all())
+
+
+def _cell_types(store: _Store, notes: list[str]) -> tuple[Fact, Fact, Fact, list[_Candidate]]:
+    obs, n = store.obs, store.obs.n
+    ontology = Fact(None, "no column of Cell Ontology ids")
+    name = "cell_type_ontology_term_id"
+    if name in obs.names:
+        column = obs.column(name)
+        if column is not None and column.codes is not None:
+            used = column.used()
+            terms = [v for v in used if v.startswith(("CL:", "CL_"))]
+            if terms:
+                ontology = Fact(name, f"CELLxGENE column, {len(terms)} Cell Ontology ids")
+                strange = [v for v in used if v not in terms and v not in ("unknown", "na")]
+                if strange:
+                    notes.append(
+                        f"{name} holds values that are no Cell Ontology ids: "
+                        f"{', '.join(strange[:4])}; those cells go by their label or markers."
+                    )
+    candidates = _label_candidates(obs, n)
+    curated = ontology.value is not None and "cell_type" in obs.names
+    main = next((c for c in candidates if c.name == "cell_type"), None) if curated else None
+    if main is not None:
+        how = f"CELLxGENE column, {100 * main.share:.0f} % of cells name one lineage"
+    else:
+        main = next(
+            (c for c in candidates if c.share >= 0.2 or (c.strong and 2 <= c.n_labels <= 200)), None
+        )
+        if main is None:
+            if ontology.value is None:
+                notes.append(
+                    "No cell-type labels: lineages come from markers per cluster, which costs "
+                    "certainty for rare types."
+                )
+            return (
+                Fact(None, "no column names immune lineages"),
+                Fact(None, ""),
+                ontology,
+                candidates,
+            )
+        how = (
+            f"{main.n_labels} labels, {100 * main.share:.0f} % of cells name one lineage"
+            if main.share
+            else f"named like cell types, but none of its {main.n_labels} labels names a lineage"
+        )
+    if main.predicted:
+        how += "; predicted by a program, not the authors' label"
+    others = [c.name for c in candidates if c is not main and c.share > 0.3]
+    if others:
+        how += f"; alternatives: {', '.join(others[:5])}"
+    cell_type = Fact(main.name, how)
+    fine = _finer(main, candidates)
+    return cell_type, fine, ontology, candidates
+
+
+def _finer(main: _Candidate, candidates: Sequence[_Candidate]) -> Fact:
+    """Find the column that resolves or refines the labels of the main one."""
+    best: tuple[float, _Candidate, str] | None = None
+    n = len(main.lineages)
+    codes = main.column.codes
+    if codes is None or not n:
+        return Fact(None, "")
+    vague_main = np.isin(main.subsets[codes], [*LINEAGES, "", "other"])
+    for c in candidates:
+        if c is main or len(c.lineages) != n or c.column.codes is None:
+            continue
+        both = (main.lineages >= 0) & (c.lineages >= 0)
+        if both.any() and (main.lineages[both] == c.lineages[both]).mean() < 0.8:
+            continue
+        resolves = int(((main.lineages < 0) & (c.lineages >= 0)).sum())
+        specific = ~np.isin(c.subsets[c.column.codes], [*LINEAGES, "", "other"])
+        refines = int((vague_main & specific & both & (main.lineages == c.lineages)).sum())
+        if c.predicted:
+            refines = 0
+        gain = resolves + 0.5 * refines - (0.25 * resolves if c.predicted else 0.0)
+        if gain >= max(1.0, 0.01 * n) and (best is None or gain > best[0]):
+            parts = []
+            if resolves:
+                parts.append(
+                    f"names a lineage for {resolves:,} cells that {main.name!r} leaves open"
+                )
+            if refines:
+                parts.append(f"a finer subset for {refines:,}")
+            best = (gain, c, " and ".join(parts))
+    if best is None:
+        return Fact(None, "no column is finer than the cell types")
+    _, chosen, why = best
+    return Fact(chosen.name, why + ("; predicted by a program" if chosen.predicted else ""))
+
+
+_CLUSTER: Final = re.compile(
+    r"^(?:leiden|louvain|seurat clusters|clusters?|cluster id|clusterid|phenograph|pheno leiden)\b"
+    r"|\bsnn res\b|^(?:leiden|louvain) "
+)
+
+
+def _cluster(obs: Table, used: set[str]) -> Fact:
+    hits: list[tuple[int, str, int]] = []
+    for name in obs.names:
+        words = _words(name)
+        if name in used or not _CLUSTER.search(words):
+            continue
+        groups = _distinct(obs.column(name))
+        if groups is None or not 2 <= len(groups) <= 500:
+            continue
+        rank = 0 if re.match(r"leiden|louvain|seurat clusters|phenograph", words) else 1
+        hits.append((rank, name, len(groups)))
+    if not hits:
+        taken = [name for name in used if name and _CLUSTER.search(_words(name))]
+        if taken:
+            return Fact(None, f"{taken[0]!r} holds labels and is used as cell types")
+        return Fact(None, "no column of clusters")
+    _, name, size = min(hits, key=lambda hit: hit[0])
+    return Fact(name, f"{size} clusters without names")
+
+
+def _distinct(column: Column | None) -> list[str] | None:
+    """Distinct values in use, as text; None where there are too many to be groups."""
+    if column is None:
+        return None
+    if column.codes is not None:
+        return column.used()
+    values = column.values
+    if column.kind == "number":
+        values = values[np.isfinite(values.astype(np.float64))]
+        if len(values) and not (values == np.rint(values)).all():
+            return None
+    uniques = np.unique(values)
+    if len(uniques) > 5000:
+        return None
+    return [f"{v:g}" if isinstance(v, float) else str(v) for v in uniques.tolist()]
+
+
+_DONOR: Final = (
+    r"donor id",
+    r"donor|donors|donorid",
+    r"patient id|patientid|patient|patients|pt",
+    r"individual id|individual|individuals",
+    r"subject id|subjectid|subject|subjects|participant|participant id|person|case id|animal|mouse id|mouse",
+    r"orig donor|donor .*|patient .*|.* donor|.* patient",
+)
+_SAMPLE: Final = (
+    r"sample id|sampleid|sample|samples|sample name|biosample id",
+    r"library id|library|libraryid|library uuid",
+    r"orig ident",
+    r"batch|batch id|lane|channel|run|pool|gem|dataset|dataset id|datasetid|emulsion|barcoding emulsion",
+)
+_CONDITION: Final = (
+    r"disease",
+    r"condition|conditions",
+    r"stim|stimulation|stimulus",
+    r"status|disease status|health|health status|diagnosis|group|case control",
+    r"treatment|therapy|drug|perturbation",
+    r"respond|response|responder",
+    r"tissue|source|tissue type|location|organ|site",
+    r"pre post|timepoint|time point|time|day|visit",
+    r"disease ontology term id",
+)
+_AGE: Final = (
+    r"age|age years|age yrs|age at .*|donor age|patient age|age group|age months|age weeks",
+    r"development stage|developmental stage|stage",
+    r"development stage ontology term id",
+)
+_UNKNOWN_DONORS: Final = {"pooled", "unknown", "na", "nan", "n/a", "none", "not available", ""}
+
+
+def _named(obs: Table, patterns: Iterable[str]) -> list[str]:
+    """Columns whose words match, in the order of the patterns."""
+    words = {name: _words(name) for name in obs.names}
+    found: list[str] = []
+    for pattern in patterns:
+        found += [n for n in obs.names if n not in found and re.fullmatch(pattern, words[n])]
+    return found
+
+
+def _samples(obs: Table) -> Fact:
+    fallback: Fact | None = None
+    for name in _named(obs, _SAMPLE):
+        groups = _distinct(obs.column(name))
+        if not groups:
+            continue
+        fact = Fact(name, f"{len(groups)} samples")
+        if len(groups) == obs.n and obs.n > 1:
+            return Fact(name, "one sample per observation: bulk or pooled profiles")
+        if len(groups) > 1:
+            return fact
+        if _words(name) not in ("orig ident", "batch", "dataset"):
+            fallback = fallback or Fact(name, f"one sample ({groups[0]})")
+    return fallback or Fact(None, "no sample column")
+
+
+def _donors(obs: Table, sample: Fact, notes: list[str]) -> Fact:
+    for name in _named(obs, _DONOR):
+        groups = _distinct(obs.column(name))
+        if not groups or (len(groups) > 0.5 * obs.n and obs.n > 20):
+            continue
+        odd = [g for g in groups if g.strip().lower() in _UNKNOWN_DONORS]
+        if odd:
+            notes.append(
+                f"Donor column {name!r} holds {', '.join(repr(g) for g in odd)}: those cells "
+                "cannot be counted as one person and are left out of donor comparisons."
+            )
+        return Fact(name, f"{len(groups) - len(odd)} donors")
+    if sample.value is not None and "per observation" not in sample.how:
+        notes.append(
+            f"No donor column: {sample.value!r} stands in for donors; two samples of one person "
+            "would count as two."
+        )
+        return Fact(sample.value, f"no donor column; samples stand in ({sample.how})")
+    notes.append("No donor column: groups cannot be compared, cells are no replicates.")
+    return Fact(None, "no donor or sample column")
+
+
+def _conditions(obs: Table, taken: set[str | None]) -> Fact:
+    others: list[tuple[str, int]] = []
+    for name in _named(obs, _CONDITION):
+        if name in taken:
+            continue
+        groups = _distinct(obs.column(name))
+        if groups and 2 <= len(groups) <= 50 and len(groups) < obs.n:
+            others.append((name, len(groups)))
+    if not others:
+        return Fact(None, "no column tells two conditions apart")
+    name, size = others[0]
+    how = f"{size} groups"
+    if len(others) > 1:
+        how += f"; alternatives: {', '.join(n for n, _ in others[1:5])}"
+    return Fact(name, how)
+
+
+def _ages(obs: Table) -> Fact:
+    for name in _named(obs, _AGE):
+        column = obs.column(name)
+        groups = _distinct(column)
+        if column is not None and column.kind == "number":
+            return Fact(name, "numbers")
+        if groups:
+            return Fact(name, f"{len(groups)} values, e.g. {groups[0]}")
+    return Fact(None, "no age column")
+
+
+def _primary(obs: Table, notes: list[str]) -> Fact:
+    if "is_primary_data" not in obs.names:
+        return Fact(None, "no is_primary_data column")
+    column = obs.column("is_primary_data")
+    if column is None:
+        return Fact(None, "is_primary_data cannot be read")
+    if column.codes is not None:
+        table = np.array([str(v).strip().lower() == "true" for v in column.values] + [False])
+        primary = table[column.codes]
+    else:
+        primary = column.values.astype(bool)
+    false = int((~primary).sum())
+    if false:
+        notes.append(
+            f"{false:,} of {len(primary):,} cells are not primary data (is_primary_data is False): "
+            "they are copies of cells in another file and would count twice over many data sets."
+        )
+    return Fact(false == 0, f"is_primary_data is False for {false:,} of {len(primary):,} cells")
+
+
+def _suspension(obs: Table, notes: list[str]) -> Fact:
+    column = obs.column("suspension_type") if "suspension_type" in obs.names else None
+    if column is None or column.codes is None:
+        return Fact(None, "no suspension_type column")
+    used = column.used()
+    if "nucleus" in used:
+        notes.append(
+            "Some or all profiles are nuclei (suspension_type): cytoplasmic transcripts are "
+            "under-counted, scores are not comparable with those of whole cells."
+        )
+    return Fact(", ".join(sorted(used)) or None, "obs column 'suspension_type'")
+
+
+_ANTIBODY: Final = re.compile(
+    r"^(?:adt|hto|prot|ab|anti|protein)?[-_. ]*(?:human|mouse|hu|mu)?[-_. ]*"
+    r"(?:cd\d+[a-z0-9]*|pd[-_]?l?\d?|tigit|hla[-_]?[a-z]+|ig[gdma]\d?[a-z]?|tcr|klrg1|ctla[-_]?4|lag[-_]?3|"
+    r"ccr\d+|cxcr\d+|b220|epcam|nkg2[a-d]|lamp1|icos|isotype|rat|hashtag)",
+    re.IGNORECASE,
+)
+_PROTEIN_KEY: Final = re.compile(
+    r"protein|(?:^|_)adt|antibod|cite|(?:^|_)prot(?:_|$)|totalseq", re.IGNORECASE
+)
+
+
+def _proteins(store: _Store, notes: list[str]) -> Fact:
+    named: list[tuple[str, list[str]]] = []
+    for key in store.obsm:
+        columns = store.obsm_columns(key)
+        if columns:
+            share = sum(bool(_ANTIBODY.match(c)) for c in columns) / len(columns)
+            if share >= 0.3 or (_PROTEIN_KEY.search(key) and share > 0.1):
+                named.append((key, columns))
+        elif _PROTEIN_KEY.search(key):
+            notes.append(
+                f"obsm[{key!r}] looks like protein data but does not name its antibodies: "
+                "it is not used."
+            )
+    column = store.var.column("feature_types") if "feature_types" in store.var.names else None
+    if column is not None and column.codes is not None and "Antibody Capture" in column.used():
+        n = int(column.counts()[list(column.values).index("Antibody Capture")])
+        notes.append(
+            f"{n} of the columns of X are antibodies (var column 'feature_types'): they are no "
+            "genes; move them to obsm to use them as protein data."
+        )
+    if not named:
+        return Fact(None, "no protein matrix in obsm")
+    key, columns = max(named, key=lambda item: len(item[1]))
+    return Fact(key, f"{len(columns)} antibodies, e.g. {', '.join(columns[:3])}")
+
+
+def _embeddings(store: _Store, protein: str | None) -> Fact:
+    keys = []
+    for key in store.obsm:
+        if key == protein:
+            continue
+        shape = store.obsm_shape(key)
+        wide = len(shape) == 2 and shape[0] == store.obs.n and shape[1] >= 2
+        if wide and (not store.obsm_columns(key) or "umap" in key.lower()):
+            keys.append(key)
+    order = ("umap", "tsne", "draw_graph", "spatial", "pca")
+
+    def rank(key: str) -> tuple[int, str]:
+        exact = 0 if key == "X_umap" else 1
+        word = next((i for i, w in enumerate(order) if w in key.lower()), 3)
+        return (word * 2 + exact, key)
+
+    keys.sort(key=rank)
+    return Fact(keys, "matrices of obsm with two or more columns, UMAP first")
+
+
+# --------------------------------------------------------------------------------------------
+# the whole
+
+_COLUMN_OVERRIDES: Final = (
+    "cell_type",
+    "cell_type_fine",
+    "cell_type_ontology",
+    "cluster",
+    "donor",
+    "sample",
+    "condition",
+    "age",
+)
+_COUNTS_LAYER: Final = re.compile(
+    r"^(?:counts?|raw ?counts?|raw|umi|umis|umi counts|x counts|counts raw)$"
+)
+_NO_COUNTS_LAYER: Final = re.compile(r"spliced|unspliced|ambiguous|spanning|matrix$|log|norm|scale")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open an h5ad file or a zarr store for reading."""
+    if not (path.is_dir() or path.name.endswith((".zarr", ".zarr.zip"))):
+        with safe_h5_open(path) as file:
+            yield file
+        return
+    import zarr
+
+    try:
+        if path.suffix == ".zip":
+            with zarr.storage.ZipStore(path, mode="r") as store:
+                yield zarr.open_group(store, mode="r")
+        else:
+            yield zarr.open_group(str(path), mode="r")
+    except InputDataError:
+        raise
+    except Exception as error:  # zarr's own errors are of many types
+        raise InputDataError(
+            f"{str(path)!r} cannot be read as zarr: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def inspect_file(
+    source: str | Path | AnnData, *, overrides: Mapping[str, Any] | None = None
+) -> Facts:
+    """Find out what a single-cell file holds, without loading its matrix.
+
+    Parameters
+    ----------
+    source
+        An ``.h5ad`` file, a zarr folder or ``.zarr.zip``, or an AnnData.
+    overrides
+        Facts that are known better: ``cell_type``, ``cell_type_fine``, ``cell_type_ontology``,
+        ``cluster``, ``donor``, ``sample``, ``condition``, ``age`` (obs columns, or False for
+        "there is none"), ``organism``, ``counts``, ``expression`` (``"X"``, ``"raw.X"``,
+        ``"layers/NAME"``), ``scale``, ``gene_names`` (``"index"`` or a var column), ``protein``.
+
+    Returns
+    -------
+    Facts; each fact says how it was found.
+
+    Raises
+    ------
+    InputDataError
+        The file is no single-cell matrix, is damaged, is empty, or an override names a column
+        that does not exist.
+    """
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.exists():
+            raise InputDataError(f"{path}: no such file")
+        with _open(path) as root:
+            try:
+                return _inspect(_GroupStore(root, path), given)
+            except InputDataError as error:
+                if path.name in str(error):
+                    raise
+                raise InputDataError(f"{str(path)!r}: {error}") from error
+    if not (hasattr(source, "obs") and hasattr(source, "var") and hasattr(source, "obsm")):
+        raise InputDataError(
+            f"inspect_file needs a path or an AnnData, not {type(source).__name__!r}"
+        )
+    return _inspect(_AnnDataStore(source), given)
+
+
+def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
+    notes: list[str] = []
+    n_obs, n_vars = store.obs.n, store.var.n
+    keys = store.keys
+    if not keys:
+        raise InputDataError("there is no X, no raw.X and no layer: nothing can be scored")
+    if n_obs == 0 or n_vars == 0:
+        raise InputDataError(f"the matrix is empty ({n_obs} cells x {n_vars} genes)")
+    hint = _hint(store)
+    scales = _scales(store, keys, hint)
+    counts, expression, scale, x_scale = _matrices(store, scales, given, notes)
+    used = counts.value or expression.value
+    matrix = store.matrix(used)
+    if matrix.nnz == 0:
+        raise InputDataError(f"{used} stores no value: the matrix is empty")
+    var = store.raw_var if used == "raw.X" and store.raw_var is not None else store.var
+    gene_names, gene_kind, names = _gene_facts(var)
+    if "gene_names" in given:
+        gene_names, names = _given_names(var, str(given["gene_names"]))
+        kind, _ = _name_kind(names)
+        gene_kind = Fact(kind, _kind_words(kind))
+    if gene_kind.value in ("number", "unknown", "none"):
+        notes.append(
+            f"The genes are not named ({gene_names.how}): no signature can be scored; name the "
+            "var column that holds symbols or Ensembl ids."
+        )
+    if "organism" in given:
+        organism = Fact(_organism_word(str(given["organism"])), "given in the configuration")
+    else:
+        organism = _organism(store, names, notes)
+    n_genes = matrix.shape[1]
+    if n_genes < 5000:
+        notes.append(
+            f"Only {n_genes:,} genes: signatures may fall below the coverage floor and are then "
+            "left out, and control genes are few."
+        )
+    if len(set(names)) < len(names):
+        notes.append(
+            f"{len(names) - len(set(names))} gene names occur more than once: their values are summed."
+        )
+    columns = _columns(store, given, notes)
+    protein = _proteins(store, notes)
+    if "protein" in given:
+        key = given["protein"]
+        if key is not False and key not in store.obsm:
+            raise InputDataError(
+                f"protein: obsm has no {key!r} (it has {', '.join(store.obsm) or 'nothing'})"
+            )
+        protein = Fact(key or None, "given in the configuration")
+    return Facts(
+        path=store.path,
+        n_obs=n_obs,
+        n_vars=n_genes,
+        counts=counts,
+        expression=expression,
+        scale=scale,
+        x_scale=x_scale,
+        gene_names=gene_names,
+        gene_kind=gene_kind,
+        organism=organism,
+        is_primary_data=_primary(store.obs, notes),
+        suspension_type=_suspension(store.obs, notes),
+        embeddings=_embeddings(store, protein.value),
+        protein=protein,
+        storage=Fact(matrix.storage, f"of {used}"),
+        nnz=Fact(matrix.nnz, f"of {used}" if matrix.nnz is not None else "dense: not counted"),
+        file_bytes=Fact(store.file_bytes, "" if store.file_bytes is not None else "in memory"),
+        notes=tuple(notes),
+        **columns,
+    )
+
+
+def _hint(store: _Store) -> str:
+    """Return what the file says about its own values."""
+    parts = []
+    for key in ("provenance", "X_normalization", "layer_descriptions"):
+        value = store.uns(key)
+        if isinstance(value, str):
+            parts.append(value)
+    if "log1p" in store.uns_keys():
+        parts.append("log1p")
+    return "; ".join(parts)
+
+
+def _scales(store: _Store, keys: Sequence[str], hint: str) -> dict[str, Scale]:
+    scales: dict[str, Scale] = {}
+    for key in keys:
+        name = _words(key.removeprefix("layers/"))
+        if key.startswith("layers/") and _NO_COUNTS_LAYER.search(name) and len(keys) > 1:
+            continue
+        try:
+            sample = store.matrix(key).sample()
+        except UnreadableMatrixError:
+            continue  # no numbers: nothing to use, and nothing to stumble over
+        scales[key] = classify(sample, hint=hint if key == "X" else "")
+    return scales
+
+
+def _matrices(
+    store: _Store, scales: dict[str, Scale], given: dict[str, Any], notes: list[str]
+) -> tuple[Fact, Fact, Fact, Fact]:
+    """Choose the matrices to use: counts, expression, its scale, and the scale of X."""
+    x = scales.get("X")
+    x_scale = Fact(x.word, x.how) if x is not None else Fact(None, "there is no X")
+    for name in ("counts", "expression"):
+        key = given.get(name)
+        if key is not None and key is not False and key not in store.keys:
+            raise InputDataError(
+                f"{name}: there is no matrix {key!r} (there are {', '.join(store.keys)})"
+            )
+    chosen = given.get("counts")
+    if isinstance(chosen, str):
+        scale = scales.get(chosen) or classify(store.matrix(chosen).sample())
+        if scale.word not in ("counts", "fractional_counts"):
+            raise InputDataError(
+                f"counts: {chosen!r} does not hold counts but {scale.word} ({scale.how})"
+            )
+        counts = Fact(chosen, f"given in the configuration; {scale.how}")
+    elif chosen is False or given.get("scale") not in (None, "counts", "fractional_counts"):
+        counts = Fact(None, "the configuration says there are no counts")
+    else:
+        counts = _choose_counts(store, scales)
+    if counts.value is not None:
+        found = scales.get(counts.value) or classify(store.matrix(counts.value).sample())
+        if found.word == "fractional_counts":
+            notes.append(
+                f"The counts in {counts.value} are not whole numbers ({found.how}): they are used "
+                "as they are."
+            )
+        return (
+            counts,
+            Fact(counts.value, "the counts, normalised and logged on the fly"),
+            Fact(found.word, found.how),
+            x_scale,
+        )
+    expression, scale = _choose_expression(store, scales, given, notes)
+    notes.append(
+        "No raw counts: QC metrics that need counts are skipped, and depth is judged by the "
+        "number of detected genes."
+    )
+    return counts, expression, scale, x_scale
+
+
+def _choose_counts(store: _Store, scales: dict[str, Scale]) -> Fact:
+    order = [k for k in scales if k.startswith("layers/") and _is_counts_layer(k)]
+    order += [k for k in ("raw.X", "X") if k in scales]
+    for word in ("counts", "fractional_counts"):
+        hits = [k for k in order if scales[k].word == word]
+        if not hits:
+            continue
+        best = hits[0]
+        if "raw.X" in hits and store.raw_var is not None and store.raw_var.n > store.var.n:
+            best = "raw.X"  # X and its layers were cut down to some genes, raw was not
+        how = scales[best].how
+        if len(hits) > 1:
+            how += f"; also counts: {', '.join(k for k in hits if k != best)}"
+        return Fact(best, how)
+    tried = "; ".join(f"{k}: {scales[k].word}" for k in scales)
+    return Fact(None, f"no matrix holds counts ({tried})")
+
+
+def _is_counts_layer(key: str) -> bool:
+    return bool(_COUNTS_LAYER.match(_words(key.removeprefix("layers/"))))
+
+
+def _choose_expression(
+    store: _Store, scales: dict[str, Scale], given: dict[str, Any], notes: list[str]
+) -> tuple[Fact, Fact]:
+    chosen = given.get("expression")
+    if isinstance(chosen, str):
+        scale = scales.get(chosen) or classify(store.matrix(chosen).sample())
+        expression = Fact(chosen, "given in the configuration")
+    else:
+        order = [k for k in ("X", "raw.X") if k in scales]
+        order += [k for k in scales if k not in order]
+        ranks = {word: i for i, word in enumerate((*LOG_SCALES, "linear_normalised"))}
+        key = min(order, key=lambda k: (ranks.get(scales[k].word, 9), order.index(k)))
+        scale = scales[key]
+        expression = Fact(key, f"no counts; {key} holds {scale.word}")
+    word = given.get("scale")
+    if word is not None:
+        if word not in SCALES:
+            raise InputDataError(f"scale: {word!r} is not one of {', '.join(SCALES)}")
+        return expression, Fact(word, "given in the configuration")
+    if scale.word in ("scaled", "twice_logged", "unknown"):
+        notes.append(
+            f"{expression.value} is not usable for scores as it is ({scale.word}: {scale.how}); "
+            "give the file with counts or log-normalised values."
+        )
+    elif not scale.sure:
+        notes.append(
+            f"The scale of {expression.value} is a judgement, not a proof: {scale.word} "
+            f"({scale.how}). Set it in the configuration if you know better."
+        )
+    return expression, Fact(scale.word, scale.how + ("" if scale.sure else " (not certain)"))
+
+
+def _given_names(var: Table, name: str) -> tuple[Fact, list[str]]:
+    if name == "index":
+        return Fact("index", "given in the configuration"), var.index()
+    column = var.column(name)
+    if column is None or column.codes is None:
+        raise InputDataError(_unknown("gene_names", name, ["index", *var.names], "var"))
+    values = [str(v) for v in np.append(column.values, "")[column.codes]]
+    return Fact(name, "given in the configuration"), values
+
+
+def _unknown(what: str, name: str, available: Sequence[str], where: str) -> str:
+    near = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
+    text = f"{what}: {where} has no column {name!r}"
+    if near:
+        text += f"; did you mean {' or '.join(repr(n) for n in near)}?"
+    shown = ", ".join(available[:40]) + (", ..." if len(available) > 40 else "")
+    return (
+        f"{text} Available: {shown or 'none'}" if near else f"{text}; available: {shown or 'none'}"
+    )
+
+
+def _columns(store: _Store, given: dict[str, Any], notes: list[str]) -> dict[str, Fact]:
+    obs = store.obs
+    for what in _COLUMN_OVERRIDES:
+        name = given.get(what)
+        if name is not None and name is not False and name not in obs.names:
+            raise InputDataError(_unknown(what, str(name), obs.names, "obs"))
+    result: dict[str, Fact] = {}
+    own: list[str] = []
+    cell_type, fine, ontology, candidates = _cell_types(store, own)
+    if "cell_type" in given:
+        if given["cell_type"] is False:
+            cell_type = fine = Fact(None, "the configuration says there is none")
+        else:
+            cell_type = Fact(given["cell_type"], "given in the configuration")
+            main = next((c for c in candidates if c.name == cell_type.value), None)
+            fine = _finer(main, candidates) if main is not None else Fact(None, "")
+        own = [note for note in own if not note.startswith("No cell-type labels")]
+    notes += own
+    result["cell_type"], result["cell_type_fine"] = cell_type, fine
+    result["cell_type_ontology"] = ontology
+    taken = {str(f.value) for f in (cell_type, fine) if f.value is not None}
+    result["cluster"] = _cluster(obs, taken)
+    about: list[str] = []
+    result["sample"] = _samples(obs)
+    if isinstance(given.get("sample"), str):
+        result["sample"] = Fact(given["sample"], "given in the configuration")
+    result["donor"] = _donors(obs, result["sample"], about)
+    if "donor" not in given:
+        notes += about
+    donor, sample = result["donor"].value, result["sample"].value
+    result["condition"] = _conditions(obs, {donor, sample, *taken})
+    result["age"] = _ages(obs)
+    for what in _COLUMN_OVERRIDES:
+        if what in given and what != "cell_type":
+            name = given[what]
+            result[what] = (
+                Fact(None, "the configuration says there is none")
+                if name is False
+                else Fact(name, "given in the configuration")
+            )
+    return result
