@@ -46,6 +46,7 @@ CHANGES: dict[tuple[str, str], dict[str, str]] = {
         "votes": "no",
         "note": "a G2M gene: its loss is already the proliferation veto, and G0 is no evidence",
     },
+    ("t_discriminating_exhaustion_only", "LAG3"): {"note": " "},
     ("b_senescence", "CD27"): {"literature": ""},
     ("nk_senescence", "KLRG1"): {"literature": ""},
     ("neutrophil_senescence", "CXCR4"): {"literature": ""},
@@ -396,7 +397,6 @@ LABELS: dict[str, str] = {
 }
 
 _CUT = "table cell incomplete in the copy read"
-_BACH2 = "part of the progenitor state; section 4.2 has it down in aged naive T cells"
 # parts of the reading notes -> the product's words (empty: dropped)
 PARTS: dict[str, str] = {
     'cell truncated in the seed (trailing "': _CUT,
@@ -540,6 +540,77 @@ DROPPED_PARTS = frozenset(
         "mass-cytometry/transcriptome panel",
     }
 )  # fmt: skip
+PARTS |= {
+    "dictates pro-tumorigenic SASP in therapy-induced senescence": "p53 shapes the SASP here",
+    "loss of function -> senescence evasion, therapy resistance": "",
+    "a genotype, not an expression call": "a loss-of-function genotype, not an expression call",
+    "NCBI Gene 7157": "",
+    "NCBI Gene 4790": "",
+    "population label (IgM memory B)": "IgM memory B cells stay: a share of cells",
+    "composition": "",
+    "must not vote": "does not vote",
+    "transcriptional profile row": "",
+    "Table 1 column: senescence": "senescence column",
+    "aged naive CD8 and CD4 T cells": "in aged naive T cells",
+    "these genes are naive/memory identity: falls in every effector cell, exhausted included": (
+        "naive identity: every effector cell loses it"
+    ),
+    "protein secretion vs mRNA differ": "",
+    "a TRANSFERRED glycan/protein is invisible to the recipient RNA": (
+        "a transferred protein is not in the RNA of the cell that received it"
+    ),
+    "marks naive AND TEMRA cells": "marks naive and TEMRA cells",
+    "checkpoint drugs (introduction), not a senescence statement": "checkpoint drugs, introduction",
+    "rapamycin -> mTOR": "rapamycin",
+    "CDKN2A/CDKN1A are the readouts, CD3E the population label": "",
+    "NK receptors": "",
+    "ABC surface markers": "",
+    "tumour-promoting SASP axis": "tumour-promoting side",
+    "direction taken from Table 1": "direction from Table 1",
+    "no mouse ortholog (Pirb is the functional counterpart)": "mouse: Pirb is the counterpart",
+    "tumour/myeloid inducer": "",
+    "cAMP, adenosine and lactate are metabolites (not measurable)": "",
+    "no 1:1 mouse ortholog": "",
+    "inducer made by tumour cells": "made by tumour cells, induces senescence in T cells",
+    "CDK family named without members": "family named, members added",
+    "p16->CDK4/6, p21->CDK2 (textbook expansion)": "",
+    "SA-beta-gal is also lysosome-rich macrophage biology (false positive in macrophages)": (
+        "macrophages are rich in lysosomes anyway"
+    ),
+    "PDCD1 is an exhaustion-only marker in T cells - cell-type restricted": (
+        "in T cells it marks exhaustion only"
+    ),
+    "also plasma cells, activated/terminally exhausted T cells: cell-type restricted use": (
+        "also plasma cells and activated T cells"
+    ),
+    "CD133 on tumour stem cells": "",
+}
+# parts that the notes give to every gene of a statement, but that concern one of them
+ONLY_FOR: dict[str, str] = {
+    "Arg1 contradicted by section 4.5.2": "ARG1",
+    "CD38 is listed twice and counted once": "CD38",
+    "TCF1 down on average": "TCF7",
+    "TCF7+ is the progenitor subset": "TCF7",
+    "section 4.5.3 has the family down: contested for TLR5": "TLR5",
+}
+
+# target cells of Table 4 -> lineages in which called and other cells are compared
+TARGET_LINEAGES: dict[str, str] = {
+    "any immune": "T B NK mono_mac neutrophil DC",
+    "any immune (myeloid)": "T B NK mono_mac neutrophil DC",
+    "any": "T B NK mono_mac neutrophil DC other",
+    "T": "T",
+    "T (adipose)": "T",
+    "CD8 T": "T",
+    "CD4 T (Treg), tumour": "T other",
+    "tumour, myeloid -> T": "mono_mac other",
+    "tumour, T": "T other",
+    "T / tumour": "T other",
+    "tumour": "other",
+    "tumour stem cell": "other",
+    "macrophage": "mono_mac",
+}
+
 PARTS["explicitly not significant: must not vote"] = "stated as unchanged: does not vote"
 PARTS["CXCR5, GZMK, XCL1 are progenitor-like members"] = ""
 
@@ -618,6 +689,31 @@ NOTES: dict[str, str] = {
     "Table 2/3/4.2": "Tables 2 and 3, section 4.2",
     "named three times; also SASP/IFN-induced": "also interferon-induced",
     "DAP12 pairing is what matters (Pereira 2020)": "it is its pairing with DAP12 that matters",
+    "phase II with rituximab in CLL": "",
+    "direction ACTIVATE - inverse of the other targets": "activated, unlike the other targets",
+    "no mouse ortholog; Pirb functional counterpart": "mouse: Pirb is the counterpart",
+    "pathway expanded to catalytic/kinase members; PIK3CD/PIK3CG are the leukocyte isoforms": (
+        "the pathway is named, its members are added; leukocytes use PIK3CD and PIK3CG"
+    ),
+    "also cholesterol synthesis and LD formation (no gene named)": (
+        "also cholesterol synthesis and lipid droplets, without genes"
+    ),
+    "aged mouse CD8: cytotoxic granules up post activation (genes not named)": (
+        "aged mouse CD8 T cells; genes not named"
+    ),
+    "tumour; CXCL13 human only in T cells": "tumour",
+    "strong separator: CD27 stays UP in dysfunctional TIL (Li 2019)": (
+        "the cleanest separator: stays up in dysfunctional T cells (Li 2019)"
+    ),
+    "mRNA is not activity: carried, does not vote": "mRNA is not activity: does not vote",
+    "DAP12: near-absent in ordinary T cells -> most specific RNA marker; NK doublets/contamination "
+    "share it": "DAP12: near-absent in ordinary T cells; NK doublets share it",
+    "T-cell SASP only (sasp_t)": "activation cytokine of T cells: does not vote here",
+    "not Treg": "also Treg",
+    "phospho mark: not measurable, does not vote": "a phospho mark: not measurable in RNA",
+    "also falls with non-proliferation: interpret against the cell-cycle score": (
+        "also falls at rest: read beside the proliferation axes"
+    ),
     "drop when the dissociation score is high": "immediate-early: rises with dissociation as well",
     "inhibitory": "an inhibitory receptor: identity, not killing",
     "as above": "",

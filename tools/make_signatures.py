@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _signature_notes import (  # noqa: E402
+from _signature_notes import (
     ARMS,
     CHANGES,
     DROPPED_PARTS,
@@ -36,9 +36,11 @@ from _signature_notes import (  # noqa: E402
     MARKERS,
     NO_MOUSE,
     NOTES,
+    ONLY_FOR,
     PARTS,
     REASONS,
     STATEMENTS,
+    TARGET_LINEAGES,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,21 +132,26 @@ def mouse_gene(gene: str, proposed: str, where: str = "") -> tuple[str, str]:
 
 def make_evidence(notes: Path, genes: Genes) -> list[Row]:
     rows = []
-    for row in read(notes / "evidence.tsv") + read(notes / "evidence_external.tsv"):
+    notes_rows = read(notes / "evidence.tsv") + read(notes / "evidence_external.tsv")
+    shared_column = "shared_with_other_state"
+    shared = {row["hgnc_symbol"] for row in notes_rows if row[shared_column] == "yes"} - {"none"}
+    for row in notes_rows:
         identifier = row["evidence_id"]
         gene = "" if row["hgnc_symbol"] == "none" else row["hgnc_symbol"]
         marker, reason = STATEMENTS[identifier] if not gene else (MARKERS.get(gene, gene), "")
         measurable = row["measurable_at_rna"]
+        if not gene:
+            measurable = "proxy" if "read" in reason.replace(";", " ").split() else "no"
         if gene and measurable != "yes":
             reason = REASONS[gene]
         proposed, why_none = mouse_gene(gene, row["mouse_symbol"]) if gene else ("", "")
         ensembl, mouse_ensembl = genes.ids(gene, proposed)
         parts = [PARTS.get(part.strip(), part.strip()) for part in row["note"].split(";")]
-        kept = (
-            [part for part in parts if part and part not in DROPPED_PARTS and not reason]
-            if (not gene)
-            else [part for part in parts if part and part not in DROPPED_PARTS]
-        )
+        kept = [
+            part
+            for part in parts
+            if gene and part and part not in DROPPED_PARTS and ONLY_FOR.get(part, gene) == gene
+        ]
         if why_none:
             kept.append(f"mouse: {why_none}")
         rows.append(
@@ -163,7 +170,7 @@ def make_evidence(notes: Path, genes: Genes) -> list[Row]:
                 "measurable": measurable,
                 "reason": reason,
                 "adt": row["adt_names"],
-                "shared_with_other_state": row["shared_with_other_state"],
+                "shared_with_other_state": "yes" if gene in shared else row[shared_column],
                 "references": row["citation_in_seed"].split(" (")[0],
                 "note": LABELS.get(identifier) or "; ".join(dict.fromkeys(kept)),
                 "source": ""
@@ -203,7 +210,8 @@ def make_sets(notes: Path, genes: Genes, evidence: list[Row], lineages: Mapping[
             ids = [
                 r["evidence_id"]
                 for r in evidence
-                if r["gene"] == gene and (not votes or r["direction"] == sign)
+                if r["gene"] == gene
+                and (r["direction"] == sign if votes else r["direction"] != "target")
             ]
             rows.append(
                 {
@@ -231,7 +239,7 @@ def _finish(name: str, row: Row, genes: Genes, by_id: Mapping[str, Row], lineage
     if not row["ensembl"]:
         raise SystemExit(f"{name}: {gene} is not in GENCODE")
     row["note"] = "; ".join(
-        part for part in (note or row["note"], why_none and f"mouse: {why_none}") if part
+        part for part in ((note or row["note"]).strip(), why_none and f"mouse: {why_none}") if part
     )
     cells = {"any immune"}.union(*(LINEAGE_CELLS[lineage] for lineage in lineages))
     kept = []
@@ -273,6 +281,7 @@ def make_targets(notes: Path, genes: Genes) -> list[Row]:
                 "strategy": row["strategy"],
                 "class": row["strategy_class"],
                 "cell_type": row["target_cell_type"],
+                "lineages": TARGET_LINEAGES[row["target_cell_type"]],
                 "gene": gene,
                 "ensembl": ensembl,
                 "mouse_gene": mouse,
