@@ -9,17 +9,18 @@ answer is a :class:`Fact`: a value, and in words how it was found. What is missi
 from __future__ import annotations
 
 import difflib
-import itertools
 import logging
 import re
 from collections.abc import Mapping as MappingABC
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from senoscore._columns import Column, FrameTable, GroupTable, Table, as_text, attr_text, is_array
+from senoscore._scales import LOG_SCALES, SCALES, GroupMatrix, Matrix, MemoryMatrix, Scale, classify
 from senoscore.errors import InputDataError
 from senoscore.io.h5 import (
     UnreadableMatrixError,
@@ -33,26 +34,10 @@ from senoscore.keys import LINEAGES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from senoscore.io.h5 import MatrixHeader
-
 logger = logging.getLogger(__name__)
-
-SCALES: Final = (
-    "counts",
-    "fractional_counts",
-    "log1p",
-    "log2",
-    "log_other",
-    "linear_normalised",
-    "scaled",
-    "twice_logged",
-    "unknown",
-)
-LOG_SCALES: Final = ("log1p", "log2", "log_other")
 
 
 @dataclass(frozen=True)
@@ -172,376 +157,6 @@ _TITLES: Final = (
 )
 
 # --------------------------------------------------------------------------------------------
-# columns of obs and var
-
-
-class Column(NamedTuple):
-    """One column of obs or var, as far as inspection needs it."""
-
-    name: str
-    kind: str
-    """"label" (categorical or text), "number" or "bool"."""
-    values: NDArray[Any]
-    """Distinct values of a label column (text), else the values themselves."""
-    codes: NDArray[np.int64] | None
-    """Per cell, the position in ``values``; -1 is missing. None unless ``kind`` is "label"."""
-    sampled: bool = False
-    """True when only some cells were looked at (long text columns)."""
-
-    def counts(self) -> NDArray[np.int64]:
-        """Cells per distinct value of a label column."""
-        if self.codes is None:
-            raise TypeError(f"{self.name} is no label column")
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
-
-    def used(self) -> list[str]:
-        """Distinct values that some cell has, most frequent first."""
-        counts = self.counts()
-        order = np.argsort(-counts, kind="stable")
-        return [str(self.values[i]) for i in order if counts[i]]
-
-
-class Table(Protocol):
-    """Columns of obs or var, read one at a time."""
-
-    n: int
-    names: list[str]
-
-    def column(self, name: str) -> Column | None: ...
-    def index(self) -> list[str]: ...
-
-
-_TEXT_SAMPLE: Final = 60_000
-
-
-def _text(values: Any) -> NDArray[Any]:
-    """Text from bytes, objects or fixed-width strings; missing values become ''."""
-    array = np.asarray(values)
-    if array.dtype.kind == "T":  # numpy's variable-width strings, from zarr
-        return array.astype(object)
-    if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8", "replace").astype(object)
-    if array.dtype.kind == "O":
-        return np.array(
-            [
-                v.decode("utf-8", "replace")
-                if isinstance(v, bytes)
-                else ("" if v is None or (isinstance(v, float) and np.isnan(v)) else str(v))
-                for v in array.ravel()
-            ],
-            dtype=object,
-        )
-    return array.astype(str).astype(object)
-
-
-def _label_column(name: str, values: NDArray[Any], *, sampled: bool = False) -> Column:
-    uniques: dict[str, int] = {}
-    codes = np.fromiter(
-        (uniques.setdefault(v, len(uniques)) for v in values), dtype=np.int64, count=len(values)
-    )
-    names = np.array(list(uniques), dtype=object)
-    if "" in uniques:  # an empty text is a missing label
-        gone = uniques[""]
-        codes = np.where(codes == gone, -1, np.where(codes > gone, codes - 1, codes))
-        names = np.delete(names, gone)
-    return Column(name, "label", names, codes, sampled)
-
-
-def _plain_column(name: str, values: NDArray[Any], *, sampled: bool = False) -> Column | None:
-    if values.ndim != 1:
-        return None
-    if values.dtype.kind == "b":
-        return Column(name, "bool", values, None, sampled)
-    if values.dtype.kind in "iuf":
-        return Column(name, "number", values, None, sampled)
-    if values.dtype.kind in "OSUT":
-        return _label_column(name, _text(values), sampled=sampled)
-    return None
-
-
-def _attr_text(node: Any, key: str) -> str:
-    value = node.attrs.get(key, "")
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _is_array(node: Any) -> bool:
-    return hasattr(node, "shape") and hasattr(node, "dtype")
-
-
-class _GroupTable:
-    """obs or var of an h5ad or zarr file, in any encoding since anndata 0.5."""
-
-    def __init__(self, root: Any, where: str) -> None:
-        self._root, self._where = root, where
-        self._node = root[where]
-        self._compound = _is_array(self._node)
-        if self._compound:  # before anndata 0.7: one array of records
-            names = list(self._node.dtype.names or ())
-            self._index = "index" if "index" in names else (names[0] if names else "")
-            self.n = int(self._node.shape[0])
-        else:
-            self._index = _attr_text(self._node, "_index") or (
-                "_index" if "_index" in self._node else "index"
-            )
-            order = self._node.attrs.get("column-order")
-            names = (
-                [c.decode() if isinstance(c, bytes) else str(c) for c in np.asarray(order).ravel()]
-                if order is not None
-                else [k for k in self._node if not k.startswith("__")]
-            )
-            if self._index not in self._node:
-                raise InputDataError(f"{where} has no index ({self._index!r} is missing)")
-            index = self._node[self._index]
-            if not _is_array(index):  # a categorical or masked index
-                index = index["codes"] if "codes" in index else index["values"]
-            self.n = int(index.shape[0])
-        self.names = [name for name in names if name != self._index]
-
-    def index(self) -> list[str]:
-        if self._compound:
-            return [str(v) for v in _text(self._node[self._index])]
-        column = self._read(self._index, whole=True)
-        if column is None:
-            raise InputDataError(f"the index of {self._where} cannot be read")
-        if column.codes is None:
-            return [str(v) for v in column.values]
-        names = np.append(column.values, "")
-        return [str(v) for v in names[column.codes]]
-
-    def column(self, name: str) -> Column | None:
-        if name not in self.names:
-            return None
-        try:
-            return self._read(name)
-        except (KeyError, OSError, TypeError, ValueError, UnicodeError) as error:
-            logger.debug("%s/%s cannot be read: %s", self._where, name, error)
-            return None
-
-    def _read(self, name: str, *, whole: bool = False) -> Column | None:
-        if self._compound:
-            values = self._node[name]
-            categories = self._legacy_categories(name)
-            if categories is not None and values.dtype.kind in "iu":
-                return Column(name, "label", categories, values.astype(np.int64))
-            return _plain_column(name, values)
-        if name not in self._node:
-            return None
-        node = self._node[name]
-        if _is_array(node):
-            categories = self._node.get("__categories")
-            if categories is not None and name in categories:  # anndata 0.7
-                return Column(
-                    name, "label", _text(categories[name][...]), node[...].astype(np.int64)
-                )
-            if node.dtype.kind in "OSUT" and node.shape[0] > _TEXT_SAMPLE and not whole:
-                third = _TEXT_SAMPLE // 3
-                middle = (node.shape[0] - third) // 2
-                parts = [node[:third], node[middle : middle + third], node[-third:]]
-                return _plain_column(name, np.concatenate(parts), sampled=True)
-            return _plain_column(name, np.asarray(node[...]))
-        if "codes" in node and "categories" in node:
-            categories = node["categories"]
-            if not _is_array(categories):
-                categories = categories["values"]
-            return Column(
-                name, "label", _text(categories[...]), np.asarray(node["codes"][...], np.int64)
-            )
-        if "values" in node and "mask" in node:
-            values, mask = np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
-            if values.dtype.kind == "b":
-                text = np.where(mask, "", values.astype(str))
-                return _label_column(name, text.astype(object))
-            if values.dtype.kind in "iuf":
-                return Column(name, "number", np.where(mask, np.nan, values), None)
-            return _label_column(name, np.where(mask, "", _text(values)))
-        return None
-
-    def _legacy_categories(self, name: str) -> NDArray[Any] | None:
-        uns = self._root.get("uns")
-        key = f"{name}_categories"
-        if uns is None or key not in uns:
-            return None
-        return np.atleast_1d(_text(uns[key][...]))
-
-
-class _FrameTable:
-    """obs or var of an AnnData in memory."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
-        self.n = len(frame)
-        self.names = [str(c) for c in frame.columns]
-
-    def index(self) -> list[str]:
-        return [str(v) for v in self._frame.index]
-
-    def column(self, name: str) -> Column | None:
-        import pandas as pd
-
-        if name not in self.names:
-            return None
-        series = self._frame.iloc[:, self.names.index(name)]
-        if isinstance(series.dtype, pd.CategoricalDtype):
-            return Column(
-                name,
-                "label",
-                np.array([str(c) for c in series.cat.categories], dtype=object),
-                series.cat.codes.to_numpy(np.int64),
-            )
-        if pd.api.types.is_bool_dtype(series.dtype) and not series.isna().any():
-            return Column(name, "bool", series.to_numpy(bool), None)
-        if pd.api.types.is_numeric_dtype(series.dtype):
-            return Column(name, "number", series.to_numpy(np.float64, na_value=np.nan), None)
-        missing = series.isna().to_numpy()
-        text = np.array([str(v) for v in series], dtype=object)
-        return _label_column(name, np.where(missing, "", text))
-
-
-# --------------------------------------------------------------------------------------------
-# matrices
-
-
-class Sample(NamedTuple):
-    """Rows (or, of a column-wise matrix, values) taken from several places of a matrix."""
-
-    rows: list[NDArray[np.float64]]
-    """Stored values of each sampled row; empty for a column-wise sample."""
-    values: NDArray[np.float64]
-    whole: bool
-    """True when every stored value was looked at."""
-
-
-class Matrix(Protocol):
-    """One matrix of the file, by its key."""
-
-    key: str
-    shape: tuple[int, int]
-    storage: str
-    nnz: int | None
-
-    def sample(self) -> Sample: ...
-
-
-_ROWS_PER_PLACE: Final = 64
-_VALUES_PER_PLACE: Final = 200_000
-_PLACES: Final = 5
-
-
-def _starts(n: int, width: int) -> list[int]:
-    """First rows of the sampled places: the start, the end and evenly between."""
-    if n <= width * _PLACES:
-        return list(range(0, n, width))
-    return sorted({int(v) for v in np.linspace(0, n - width, _PLACES)})
-
-
-class _GroupMatrix:
-    """A matrix inside an h5ad or zarr file, its header already checked."""
-
-    def __init__(self, node: Any, header: MatrixHeader) -> None:
-        self.key, self._node = header.key, node
-        self.shape, self.storage, self.nnz = header.shape, header.storage, header.nnz
-
-    def sample(self) -> Sample:
-        try:
-            return self._sample()
-        except (OSError, ValueError, TypeError) as error:
-            raise InputDataError(
-                f"{self.key} cannot be read: {str(error).splitlines()[0]}"
-            ) from error
-
-    def _sample(self) -> Sample:
-        node = self._node
-        if self.storage == "dense":
-            rows_per = max(1, min(_ROWS_PER_PLACE, _VALUES_PER_PLACE // max(self.shape[1], 1)))
-            chunks = getattr(node, "chunks", None)
-            align = int(chunks[0]) if chunks else 1
-            rows: list[NDArray[np.float64]] = []
-            starts = _starts(self.shape[0], rows_per)
-            for start in starts:
-                if align <= 4 * rows_per:
-                    start -= start % align
-                block = np.asarray(node[start : start + rows_per], dtype=np.float64)
-                rows += [row[row != 0] for row in block]
-            values = np.concatenate(rows) if rows else np.empty(0)
-            return Sample(rows, values, len(rows) >= self.shape[0])
-        data, indptr = node["data"], np.asarray(node["indptr"][...], dtype=np.int64)
-        steps = np.diff(indptr)
-        if indptr[0] != 0 or indptr[-1] != self.nnz or (steps < 0).any():
-            raise InputDataError(f"{self.key}/indptr is not in order: the file is damaged")
-        parts: list[NDArray[np.float64]] = []
-        n_major = len(steps)
-        seen = 0
-        for start in _starts(n_major, _ROWS_PER_PLACE):
-            stop = min(start + _ROWS_PER_PLACE, n_major)
-            limit = int(indptr[start]) + _VALUES_PER_PLACE
-            stop = max(start + 1, min(stop, int(np.searchsorted(indptr, limit, "right")) - 1))
-            lo, hi = int(indptr[start]), min(int(indptr[stop]), limit)
-            block = np.asarray(data[lo:hi], dtype=np.float64)
-            bounds = np.clip(indptr[start : stop + 1] - lo, 0, hi - lo)
-            parts += [block[a:b] for a, b in itertools.pairwise(bounds)]
-            seen += hi - lo
-        values = np.concatenate(parts) if parts else np.empty(0)
-        whole = seen == self.nnz
-        if self.storage == "csc":
-            return Sample(self._csc_rows(), values, whole)
-        rows = [part[part != 0] for part in parts]
-        return Sample(rows, values[values != 0], whole)
-
-    def _csc_rows(self) -> list[NDArray[np.float64]]:
-        """Whole rows of a column-wise matrix, where it is small enough to be read through."""
-        if self.nnz is None or self.nnz > 3_000_000:
-            return []
-        node = self._node
-        data = np.asarray(node["data"][...], dtype=np.float64)
-        rows = np.asarray(node["indices"][...])
-        keep = np.zeros(self.shape[0], dtype=bool)
-        for start in _starts(self.shape[0], _ROWS_PER_PLACE):
-            keep[start : start + _ROWS_PER_PLACE] = True
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.shape[0]):
-            raise InputDataError(f"{self.key}/indices point outside the matrix: damaged file")
-        chosen = keep[rows] & (data != 0)
-        order = np.argsort(rows[chosen], kind="stable")
-        split = np.bincount(rows[chosen], minlength=self.shape[0])[keep]
-        return np.split(data[chosen][order], np.cumsum(split)[:-1]) if keep.any() else []
-
-
-class _MemoryMatrix:
-    """A matrix of an AnnData: in memory, backed or lazy."""
-
-    def __init__(self, source: Any, key: str) -> None:
-        self.key, self._source = key, source
-        self.shape = (int(source.shape[0]), int(source.shape[1]))
-        kind = str(getattr(source, "format", "dense"))
-        self.storage = kind if kind in ("csr", "csc") else "dense"
-        nnz = getattr(source, "nnz", None)
-        self.nnz = int(nnz) if isinstance(nnz, (int, np.integer)) else None
-
-    def sample(self) -> Sample:
-        source = self._source
-        rows: list[NDArray[np.float64]] = []
-        rows_per = _ROWS_PER_PLACE
-        if self.storage == "dense":
-            rows_per = max(1, min(rows_per, _VALUES_PER_PLACE // max(self.shape[1], 1)))
-        elif self.storage == "csc" and hasattr(source, "tocsr"):
-            source = source.tocsr() if self.shape[0] <= 5000 else source
-        for start in _starts(self.shape[0], rows_per):
-            block = source[start : start + rows_per]
-            if hasattr(block, "compute"):
-                block = block.compute()
-            if hasattr(block, "tocsr"):
-                block = block.tocsr()
-                bounds = block.indptr
-                rows += [
-                    np.asarray(block.data[a:b], np.float64) for a, b in itertools.pairwise(bounds)
-                ]
-            else:
-                rows += list(np.asarray(block, dtype=np.float64).reshape(-1, self.shape[1]))
-        rows = [row[row != 0] for row in rows]
-        values = np.concatenate(rows) if rows else np.empty(0)
-        return Sample(rows, values, len(rows) >= self.shape[0])
-
-
-# --------------------------------------------------------------------------------------------
 # stores: a file or an AnnData, seen the same way
 
 
@@ -576,37 +191,38 @@ class _Store:
 
 class _GroupStore(_Store):
     def __init__(self, root: Any, path: Path) -> None:
-        self._root, self.path = root, str(path)
+        self._root: Any = root
+        self.path = str(path)
         self.file_bytes = _size(path)
         keys = list(root.keys())
         for part in ("obs", "var"):
             if part not in keys:
                 raise InputDataError(_not_anndata(path, keys, part))
-        self.obs, self.var = _GroupTable(root, "obs"), _GroupTable(root, "var")
+        self.obs, self.var = GroupTable(root, "obs"), GroupTable(root, "var")
         self._path = path
         self.keys = matrix_keys(root)
         raw_var = next((name for name in ("raw/var", "raw.var") if name in root), None)
         if "raw.X" in self.keys and raw_var is None:
             raise InputDataError("raw.X has no var beside it: its genes are not named")
-        self.raw_var = None if raw_var is None else _GroupTable(root, raw_var)
-        obsm = root["obsm"] if "obsm" in keys else None
-        self._obsm = obsm
+        self.raw_var = None if raw_var is None else GroupTable(root, raw_var)
+        obsm: Any = root["obsm"] if "obsm" in keys else None
+        self._obsm: Any = obsm
         if obsm is None:
             self.obsm = []
-        elif _is_array(obsm):  # anndata 0.6: one array of records
+        elif is_array(obsm):  # anndata 0.6: one array of records
             self.obsm = list(obsm.dtype.names or ())
         else:
             self.obsm = list(obsm.keys())
 
     def matrix(self, key: str) -> Matrix:
         header = matrix_header(self._root, key, self._path)
-        return _GroupMatrix(matrix_node(self._root, key, self._path), header)
+        return GroupMatrix(matrix_node(self._root, key, self._path), header)
 
     def obsm_shape(self, key: str) -> tuple[int, ...]:
-        if _is_array(self._obsm):
+        if is_array(self._obsm):
             return (self.obs.n, *self._obsm.dtype[key].shape)
         node = self._obsm[key]
-        if _is_array(node):
+        if is_array(node):
             if node.dtype.names:
                 return (int(node.shape[0]), len(node.dtype.names))
             return tuple(int(v) for v in node.shape)
@@ -615,29 +231,29 @@ class _GroupStore(_Store):
         return (self.obs.n, len(self.obsm_columns(key)))
 
     def obsm_columns(self, key: str) -> list[str]:
-        if _is_array(self._obsm):
+        if is_array(self._obsm):
             return []
         node = self._obsm[key]
-        if _is_array(node):
+        if is_array(node):
             return list(node.dtype.names or ())
-        if _attr_text(node, "encoding-type") == "dataframe":
-            return _GroupTable(self._root, f"obsm/{key}").names
+        if attr_text(node, "encoding-type") == "dataframe":
+            return GroupTable(self._root, f"obsm/{key}").names
         return []
 
     def uns_keys(self) -> list[str]:
         uns = self._root.get("uns")
-        return [] if uns is None or _is_array(uns) else list(uns.keys())
+        return [] if uns is None or is_array(uns) else list(uns.keys())
 
     def uns(self, key: str) -> Any:
         uns = self._root.get("uns")
-        if uns is None or _is_array(uns) or key not in uns:
+        if uns is None or is_array(uns) or key not in uns:
             return None
         node = uns[key]
-        if not _is_array(node) or int(np.prod(node.shape)) > 10_000:
+        if not is_array(node) or int(np.prod(node.shape)) > 10_000:
             return None
         value = np.asarray(node[()])
         if value.dtype.kind in "OSUT":
-            text = [str(v) for v in _text(np.atleast_1d(value))]
+            text = [str(v) for v in as_text(np.atleast_1d(value))]
             return text[0] if value.ndim == 0 or len(text) == 1 else text
         return value.item() if value.size == 1 else None
 
@@ -647,8 +263,8 @@ class _AnnDataStore(_Store):
         self._adata = adata
         self.path = str(adata.filename or "")
         self.file_bytes = _size(Path(self.path)) if self.path else None
-        self.obs, self.var = _FrameTable(adata.obs), _FrameTable(adata.var)
-        self.raw_var = _FrameTable(adata.raw.var) if adata.raw is not None else None
+        self.obs, self.var = FrameTable(adata.obs), FrameTable(adata.var)
+        self.raw_var = FrameTable(adata.raw.var) if adata.raw is not None else None
         self.obsm = list(adata.obsm)
         self.keys = [
             *(["X"] if adata.X is not None else []),
@@ -658,10 +274,10 @@ class _AnnDataStore(_Store):
 
     def matrix(self, key: str) -> Matrix:
         if key == "X":
-            return _MemoryMatrix(self._adata.X, key)
+            return MemoryMatrix(self._adata.X, key)
         if key == "raw.X":
-            return _MemoryMatrix(self._adata.raw.X, key)
-        return _MemoryMatrix(self._adata.layers[key.removeprefix("layers/")], key)
+            return MemoryMatrix(self._adata.raw.X, key)
+        return MemoryMatrix(self._adata.layers[key.removeprefix("layers/")], key)
 
     def obsm_shape(self, key: str) -> tuple[int, ...]:
         return tuple(int(v) for v in self._adata.obsm[key].shape)
@@ -700,201 +316,6 @@ def _not_anndata(path: Path, keys: Sequence[str], part: str) -> str:
         )
     found = ", ".join(sorted(keys)[:8]) or "nothing"
     return f"{name} is no h5ad file: it has no {part!r} (it holds {found})"
-
-
-# --------------------------------------------------------------------------------------------
-# what the values of a matrix are
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a matrix holds, by the words of ``SCALES``, and the evidence."""
-
-    word: str
-    how: str
-    sure: bool = True
-
-
-def _spread(values: NDArray[np.float64]) -> float:
-    """Coefficient of variation; infinite where there is nothing to compare."""
-    mean = values.mean() if len(values) > 1 else 0.0
-    return float(values.std() / mean) if mean > 0 else float("inf")
-
-
-def _unit_share(rows: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Share of rows whose values are whole multiples of one unit, and the spread of the units.
-
-    Counts divided by a size factor keep this even after genes were dropped: each value is a
-    count times the same factor. Rows that could not fail (few distinct values) do not vote.
-    """
-    votes = 0
-    good = 0
-    units: list[float] = []
-    for row in rows:
-        if len(row) < 10:
-            continue
-        low = float(row.min())
-        if not low > 0 or float(row.max()) > 1e9 * low:
-            continue
-        for divisor in (1, 2, 3):
-            unit = low / divisor
-            ratio = row / unit
-            keep = ratio < 500  # beyond, float32 has no digits left to judge by
-            ratio = ratio[keep]
-            if len(ratio) < 10 or ratio.max() < 2.5:
-                continue
-            error = np.abs(ratio - np.rint(ratio))
-            # float32 on the log scale: relative error grows with the value
-            ok = bool((error < 0.005 + 2e-5 * ratio * divisor).mean() > 0.98)
-            if ok:
-                votes += 1
-                good += 1
-                units.append(unit)
-                break
-        else:
-            if low > 0 and (row / low).max() >= 2.5:
-                votes += 1
-    return (good / votes if votes else 0.0), (_spread(np.array(units)) if len(units) > 1 else 0.0)
-
-
-def _about(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def classify(sample: Sample, *, hint: str = "") -> Scale:
-    """Decide what sampled values are, from the values alone.
-
-    Parameters
-    ----------
-    sample
-        Rows and values taken from several places of the matrix.
-    hint
-        What the file says of itself (provenance, normalisation); used where values cannot decide.
-    """
-    values = sample.values
-    where = "in every value" if sample.whole else f"in {len(values):,} values of {_PLACES} places"
-    if not len(values):
-        return Scale("unknown", "no stored value was found in the sample", sure=False)
-    broken = int((~np.isfinite(values)).sum())
-    if broken:
-        return Scale("unknown", f"{broken:,} of {len(values):,} sampled values are NaN or infinite")
-    low, high = float(values.min()), float(values.max())
-    if low < 0:
-        return Scale(
-            "scaled", f"negative values (down to {low:.3g}) {where}: centred, scaled or residuals"
-        )
-    nonzero = values[values != 0]
-    if not len(nonzero):
-        return Scale("unknown", "every sampled value is 0", sure=False)
-    whole_share = float((nonzero == np.rint(nonzero)).mean())
-    rows = [row for row in sample.rows if len(row)]
-    if whole_share == 1.0:
-        if high == 1.0 and len(nonzero) >= 2000:
-            return Scale("unknown", f"only 0 and 1 {where}: detection, not counts")
-        return Scale("counts", f"non-negative integers {where}, largest {_about(high)}")
-    totals = np.array([row.sum() for row in rows]) if rows else np.empty(0)
-    if high <= 40:  # as large as a logarithm gets: log2 of 1e12
-        found = _classify_log(rows, nonzero, high, hint, where)
-        if found is not None:
-            return found
-    if len(totals) > 2 and _spread(totals) < 0.01:
-        return Scale(
-            "linear_normalised",
-            f"fractions {where}, every cell sums to about {_about(float(totals.mean()))}",
-        )
-    share, unit_spread = _unit_share(rows)
-    if share > 0.9 and unit_spread > 0.02:
-        return Scale(
-            "linear_normalised",
-            f"fractions {where}; each cell's values are multiples of its own unit: "
-            "counts divided by a size factor",
-        )
-    dense = float(np.median([len(row) for row in rows])) if rows else 0.0
-    bulk = high > 1e4 and dense > 8000 and whole_share < 0.05
-    uneven = len(totals) < 3 or _spread(totals) > 0.15
-    if not bulk and (whole_share > 0.05 or (uneven and float(np.median(nonzero)) < 20)):
-        return Scale(
-            "fractional_counts",
-            f"non-negative, {100 * (1 - whole_share):.0f} % not whole {where}, largest "
-            f"{_about(high)}, cell totals differ: counts after ambient correction or "
-            "probabilistic assignment",
-        )
-    return Scale(
-        "linear_normalised",
-        f"non-negative fractions {where}, largest {_about(high)}: normalised, not logged",
-        sure=False,
-    )
-
-
-def _classify_log(
-    rows: Sequence[NDArray[np.float64]],
-    nonzero: NDArray[np.float64],
-    high: float,
-    hint: str,
-    where: str,
-) -> Scale | None:
-    """Log scales, or None when the values can be fractional counts."""
-    judged = rows if len(rows) > 2 else []
-    for word, undo, text in (
-        ("log1p", np.expm1, "exp(x)-1"),
-        ("log2", lambda v: np.exp2(v) - 1.0, "2^x-1"),
-    ):
-        if not judged:
-            break
-        undone = [undo(row) for row in judged]
-        totals = np.array([row.sum() for row in undone])
-        if _spread(totals) < 0.02 and totals.mean() > 50:
-            return Scale(
-                word, f"{text} of every sampled cell sums to about {_about(float(totals.mean()))}"
-            )
-        share, spread = _unit_share(undone)
-        if share > 0.9 and (spread > 0.02 or _unit_share(judged)[0] < 0.5):
-            return Scale(
-                word,
-                f"{text} of each sampled cell are multiples of one unit: counts divided by a "
-                "size factor, then logged (the genes are a subset, so the sums differ)",
-            )
-    if judged and high < 4:
-        undone = [np.expm1(np.expm1(row)) for row in judged]
-        totals = np.array([row.sum() for row in undone])
-        if (_spread(totals) < 0.05 and totals.mean() > 50) or _unit_share(undone)[0] > 0.9:
-            return Scale(
-                "twice_logged", f"undoing log1p twice gives depth-normalised counts {where}"
-            )
-    whole_share = float((nonzero == np.rint(nonzero)).mean())
-    if whole_share > 0.05 and (whole_share > 0.3 or high > 12):
-        return None
-    said = hint.lower()
-    if "log2" in said and "log2" in said.replace(" ", ""):
-        return Scale(
-            "log2", f"the file says so ({_quote(hint, 'log2')}); largest {high:.3g}", sure=False
-        )
-    if re.search(r"log1p|lognorm|log[- ]?normali[sz]ed|log\(", said):
-        return Scale("log1p", f"the file says log-normalised; largest {high:.3g}", sure=False)
-    if high > 25:
-        return None
-    median = float(np.median(nonzero))
-    if high > 9.3 and median > 2.5:
-        return Scale(
-            "log2",
-            f"fractions up to {high:.3g} {where}, more than log1p(CP10k) can reach: most likely "
-            "log2(TPM+1)",
-            sure=False,
-        )
-    if high > 12:
-        return None
-    return Scale(
-        "log_other",
-        f"fractions up to {high:.3g} {where}: the range of a logarithm whose base and target sum "
-        "cannot be told (genes are a subset, or several steps were taken)",
-        sure=False,
-    )
-
-
-def _quote(text: str, word: str) -> str:
-    at = text.lower().find(word)
-    start, stop = max(0, at - 20), min(len(text), at + 40)
-    return repr(text[start:stop].strip())
 
 
 # --------------------------------------------------------------------------------------------
@@ -1319,9 +740,9 @@ _CONDITION: Final = (
     r"status|disease status|health|health status|diagnosis|group|case control",
     r"treatment|therapy|drug|perturbation",
     r"respond|response|responder",
-    r"tissue|source|tissue type|location|organ|site",
-    r"pre post|timepoint|time point|time|day|visit",
     r"disease ontology term id",
+    r"tissue|source|location|organ|site|tissue type",
+    r"pre post|timepoint|time point|time|day|visit",
 )
 _AGE: Final = (
     r"age|age years|age yrs|age at .*|donor age|patient age|age group|age months|age weeks",
@@ -1527,14 +948,14 @@ def _open(path: Path) -> Iterator[Any]:
     try:
         if path.suffix == ".zip":
             with zarr.storage.ZipStore(path, mode="r") as store:
-                yield zarr.open_group(store, mode="r")
+                yield zarr.open_group(store, mode="r", use_consolidated=False)
         else:
-            yield zarr.open_group(str(path), mode="r")
+            yield zarr.open_group(str(path), mode="r", use_consolidated=False)
     except InputDataError:
         raise
     except Exception as error:  # zarr's own errors are of many types
         raise InputDataError(
-            f"{str(path)!r} cannot be read as zarr: {str(error).splitlines()[0]}"
+            f"{str(path)!r} cannot be read as zarr: {str(error).splitlines()[0][:200]}"
         ) from error
 
 
@@ -1717,17 +1138,17 @@ def _matrices(
             Fact(found.word, found.how),
             x_scale,
         )
-    expression, scale = _choose_expression(store, scales, given, notes)
+    expression, said = _choose_expression(store, scales, given, notes)
     notes.append(
         "No raw counts: QC metrics that need counts are skipped, and depth is judged by the "
         "number of detected genes."
     )
-    return counts, expression, scale, x_scale
+    return counts, expression, said, x_scale
 
 
 def _choose_counts(store: _Store, scales: dict[str, Scale]) -> Fact:
-    order = [k for k in scales if k.startswith("layers/") and _is_counts_layer(k)]
-    order += [k for k in ("raw.X", "X") if k in scales]
+    layers = [k for k in scales if k.startswith("layers/") and _is_counts_layer(k)]
+    order = [*layers, *(key for key in ("raw.X", "X") if key in scales)]
     for word in ("counts", "fractional_counts"):
         hits = [k for k in order if scales[k].word == word]
         if not hits:

@@ -192,8 +192,10 @@ def main(path: str) -> None:
     if missing:
         print(f"roots not in the ontology: {missing}", file=sys.stderr)
     lines = [
-        f"# Cell Ontology {version} (CC BY 4.0), ancestors from cellxgene-ontology-guide; "
-        "written by tools/make_cell_ontology.py",
+        (
+            f"# Cell Ontology {version} (CC BY 4.0), ancestors from cellxgene-ontology-guide; "
+            "written by tools/make_cell_ontology.py"
+        ),
         "id\tlabel\tlineage\tsubset\tsynonyms",
     ]
     for term in sorted(t for t in terms if t.startswith("CL:")):
