@@ -99,7 +99,7 @@ def make_set_index(
             )
         if not np.isin(which, (-1, 1)).all():
             raise SignatureError(f"set {s}: signs must be +1 or -1, found {np.unique(which)}")
-        if not (np.isfinite(weight) & (weight > 0)).all():
+        if not ((weight > 0) & (weight < 2**26)).all():
             raise SignatureError(f"set {s}: weights must be positive and finite, found {weight}")
         values, counts = np.unique(where, return_counts=True)
         if (counts > 1).any():
