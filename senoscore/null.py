@@ -8,7 +8,7 @@ controls:
     d_i = sum over g of  sign w (x_ig - mean of x over g's controls)
     z_i = d_i / sd over the null sets of the same cell  -  centre_s
 
-A control is never a gene of any registered signature. The centre puts the lower quartile of a
+A control is never a gene of any registered signature, nor of the signature itself. The centre puts the lower quartile of a
 lineage's cells where a standard normal has it (-0.67): a quartile of cells must be free of the
 programme, not the average cell, so that the scores of a tumour in which 40 % of the T cells are
 exhausted are not shrunk by the exhausted ones. Each null set is centred by its own quartile, so
@@ -103,11 +103,13 @@ class ControlGenes:
     def __len__(self) -> int:
         return len(self.genes)
 
-    def nearest(self, mean: int, n: int) -> NDArray[np.int64]:
-        """The n genes nearest in mean, nearest first."""
+    def nearest(self, mean: int, n: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The n genes nearest in mean, nearest first, none of them in `without`."""
+        reach = n + len(without)
         at = int(np.searchsorted(self.means, mean))
-        low, high = max(0, at - n), min(len(self.genes), at + n)
+        low, high = max(0, at - reach), min(len(self.genes), at + reach)
         window = np.arange(low, high)
+        window = window[~np.isin(self.genes[window], without)]
         order = np.lexsort((self.rank[self.genes[window]], np.abs(self.means[window] - mean)))
         return self.genes[window[order[:n]]]
 
@@ -134,7 +136,7 @@ def draw_sets(
         position = genes.positions[k]
         if means[position] <= 0:
             continue
-        pool = controls.nearest(int(means[position]), n_null)
+        pool = controls.nearest(int(means[position]), n_null, genes.positions)
         rng = rng_for(seed, genes.name, lineage, genes.ids[k])
         row = rng.permutation(np.resize(pool, n_null))
         if drawn:

@@ -132,7 +132,10 @@ class Settings:
             problems += [f"{name}.{_unknown(key, keys)}" for key in bad]
             if not bad:
                 sections[name] = kind(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in (section or {}).items()}
+                    **{
+                        k: tuple(v) if isinstance(v, list) else v
+                        for k, v in (section or {}).items()
+                    }
                 )
         if problems:
             raise ConfigError("settings: " + "; ".join(problems))

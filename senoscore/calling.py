@@ -1,0 +1,299 @@
+"""From scores to calls: the T-cell verdict and the senescence calls of the other lineages.
+
+Everything here works on tables of z and adjusted p-values, one row per cell. A call is a rule that
+can be printed; `t_state_rule` prints the one that fired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from senoscore import keys
+from senoscore.null import benjamini_hochberg
+from senoscore.settings import CallSettings
+
+# axis -> signatures; the z of an axis of several signatures is the largest of them
+AXIS_SIGNATURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "senescence": ("t_discriminating_senescence_only",),
+    "exhaustion": ("t_axis_exhaustion",),
+    "cytotoxic": ("conf_temra_effector",),
+    "proliferation": ("conf_proliferation_s", "conf_proliferation_g2m"),
+    "interferon": ("conf_interferon",),
+    "stress": ("conf_dissociation",),
+}
+PHENOTYPE: Final = "t_arm_phenotype"
+SUPPORT_ARMS: Final[Mapping[str, str]] = {
+    "arrest": "t_arm_arrest",
+    "TCR-signalling loss": "t_arm_tcr_loss",
+    "SASP": "t_arm_sasp",
+}
+# CDKN1A answers to interferon and to the stress of dissociation, cytokines to both: with those
+# programmes on, these arms are no evidence
+EXPLAINED_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "arrest": ("interferon", "stress"),
+    "SASP": ("interferon", "stress"),
+    "TCR-signalling loss": (),
+}
+OTHER_LINEAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "B": ("b_senescence",),
+    "NK": ("nk_senescence",),
+    "mono_mac": ("macrophage_senescence",),
+    "neutrophil": ("neutrophil_senescence",),
+    "DC": ("dc_senescence",),
+    "other": ("core_senescence", "p53_tis"),
+}
+LOW_CONFIDENCE: Final = ("neutrophil", "DC")
+PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
+PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
+# T subsets whose ordinary programme looks like an arm or an axis
+INNATE_LIKE: Final = "innate_like"
+TREG: Final = "Treg"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """z and adjusted p of the cells, columns = signatures; a signature not scored is all NaN."""
+
+    z: pd.DataFrame
+    pvalue: pd.DataFrame
+    padj: pd.DataFrame
+
+    def __getitem__(self, signature: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if signature not in self.z:
+            nothing = np.full(len(self.z), np.nan)
+            return nothing, nothing
+        return self.z[signature].to_numpy(np.float64), self.padj[signature].to_numpy(np.float64)
+
+    def p(self, signature: str) -> NDArray[np.float64]:
+        if signature not in self.pvalue:
+            return np.full(len(self.z), np.nan)
+        return self.pvalue[signature].to_numpy(np.float64)
+
+
+def t_axes(tables: Tables, is_t: NDArray[np.bool_]) -> pd.DataFrame:
+    """z of the six axes, NaN outside T cells."""
+    axes = {}
+    for axis, signatures in AXIS_SIGNATURES.items():
+        stacked = np.vstack([tables[s][0] for s in signatures])
+        known = ~np.isnan(stacked).all(axis=0)
+        value = np.full(len(is_t), np.nan)
+        value[known] = np.nanmax(stacked[:, known], axis=0)
+        value[~is_t] = np.nan
+        axes[axis] = value
+    return pd.DataFrame(axes, index=tables.z.index, columns=list(keys.AXES))
+
+
+def _any_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
+    """Whether any signature of an axis is significant. NaN is not."""
+    return np.asarray(np.logical_or.reduce([tables[s][1] <= level for s in AXIS_SIGNATURES[axis]]))
+
+
+def support_padj(
+    tables: Tables, candidates: NDArray[np.bool_], settings: CallSettings
+) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    """Evidence of the support arms among cells whose phenotype arm is on.
+
+    For each candidate the smallest p of the arms that nothing else explains, times the number of
+    such arms (Bonferroni), adjusted over the candidates alone (BH): the phenotype arm selected
+    them, with genes that the support arms do not share. Returns padj and the arm's name.
+    """
+    n = len(candidates)
+    p = np.full((len(SUPPORT_ARMS), n), np.nan)
+    for k, (arm, signature) in enumerate(SUPPORT_ARMS.items()):
+        own = tables.p(signature).copy()
+        for axis in EXPLAINED_BY[arm]:
+            own[_any_below(tables, axis, settings.fdr)] = np.nan
+        p[k] = own
+    p[:, ~candidates] = np.nan
+    tested = (~np.isnan(p)).sum(axis=0)
+    known = tested > 0
+    best = np.full(n, np.nan)
+    best[known] = np.minimum(1.0, np.nanmin(p[:, known], axis=0) * tested[known])
+    arm_names = np.full(n, "", dtype=object)
+    if known.any():
+        arm_names[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
+            np.nanargmin(p[:, known], axis=0)
+        ]
+    return benjamini_hochberg(best), arm_names
+
+
+def t_states(
+    tables: Tables,
+    *,
+    lineage: NDArray[np.object_],
+    t_subset: NDArray[np.object_],
+    qc_pass: NDArray[np.bool_],
+    doublet: NDArray[np.bool_],
+    powered: Mapping[str, NDArray[np.bool_]],
+    settings: CallSettings,
+) -> pd.DataFrame:
+    """The verdict for every T cell: one of seven states, and the rule that gave it.
+
+    Order of the rules, the first that applies decides:
+
+    1. failed quality control, or a mixed-lineage doublet: ``indeterminate``
+    2. exhaustion axis significant (not in Treg, whose identity it resembles) and phenotype arm with
+       a support arm significant: ``both``; exhaustion alone: ``exhausted``
+    3. S or G2M programme significant: ``cycling``, which vetoes senescence
+    4. phenotype arm and a support arm significant: ``senescent``; phenotype arm alone, which is
+       also the ordinary TEMRA cell: ``senescent_like`` (not in innate-like cells, whose ordinary
+       phenotype it is)
+    5. an axis could not be scored (genes not measured): ``indeterminate``
+    6. nothing significant, and too shallow for it to have been: ``indeterminate``
+    7. ``neither``
+
+    Parameters
+    ----------
+    powered
+        Per axis or arm (``exhaustion``, ``phenotype``): whether a cell of this depth would have
+        reached significance had it carried the programme.
+
+    Returns
+    -------
+    DataFrame
+        ``t_state`` (categories `keys.T_STATES`, NaN outside T), ``t_state_rule``,
+        ``t_substate`` (progenitor or terminal inside exhausted; sasp_high or nk_like inside
+        senescent; else empty).
+    """
+    n = len(lineage)
+    is_t = lineage == "T"
+    treg, innate = t_subset == TREG, t_subset == INNATE_LIKE
+    fdr = settings.fdr
+    exhaustion_z, exhaustion_q = tables[AXIS_SIGNATURES["exhaustion"][0]]
+    _, phenotype_q = tables[PHENOTYPE]
+    valid = is_t & qc_pass & ~doublet
+    exhausted = valid & (exhaustion_q <= fdr) & ~treg
+    phenotype = valid & (phenotype_q <= fdr) & ~innate & ~treg
+    cycling = valid & _any_below(tables, "proliferation", fdr)
+    support_q, arm = support_padj(tables, phenotype, settings)
+    senescent = phenotype & (support_q <= settings.support_fdr) & ~cycling
+    scored = ~np.isnan(exhaustion_q) & ~np.isnan(phenotype_q)
+
+    state = np.full(n, None, dtype=object)
+    rule = np.full(n, "", dtype=object)
+
+    def put(cells: NDArray[np.bool_], value: str, why: str | NDArray[np.object_]) -> None:
+        free = cells & is_t & (rule == "")
+        state[free] = value
+        rule[free] = why[free] if isinstance(why, np.ndarray) else why
+
+    with_arm = np.asarray([f"phenotype arm and {a} (FDR {fdr:g})" for a in arm], dtype=object)
+    put(~qc_pass, "indeterminate", "failed quality control")
+    put(doublet, "indeterminate", "mixed-lineage doublet")
+    put(
+        exhausted & senescent, "both",
+        np.asarray([f"exhaustion axis (FDR {fdr:g}), {w}" for w in with_arm], dtype=object),
+    )  # fmt: skip
+    put(exhausted & cycling, "exhausted", f"exhaustion axis (FDR {fdr:g}), cycling")
+    put(
+        exhausted & phenotype,
+        "exhausted",
+        f"exhaustion axis (FDR {fdr:g}); phenotype arm without support",
+    )
+    put(exhausted, "exhausted", f"exhaustion axis (FDR {fdr:g})")
+    put(cycling, "cycling", f"S or G2M programme (FDR {fdr:g}) vetoes senescence")
+    put(senescent, "senescent", with_arm)
+    put(
+        phenotype, "senescent_like",
+        f"phenotype arm alone (FDR {fdr:g}): also the ordinary TEMRA cell",
+    )  # fmt: skip
+    put(~scored, "indeterminate", "an axis could not be scored")
+    put(treg, "neither", "regulatory T cell: exhaustion and senescence not assessed")
+    shallow = ~powered["exhaustion"] | (~powered["phenotype"] & ~innate)
+    put(shallow, "indeterminate", "too shallow for either programme to reach significance")
+    put(
+        innate,
+        "neither",
+        "innate-like T cell: phenotype arm not used, exhaustion axis not significant",
+    )
+    put(is_t, "neither", f"no programme significant (FDR {fdr:g})")
+
+    substate = np.full(n, "", dtype=object)
+    progenitor, terminal = tables[PROGENITOR][0], tables[TERMINAL][0]
+    in_exhausted = (state == "exhausted") | (state == "both")
+    split = in_exhausted & ~np.isnan(progenitor) & ~np.isnan(terminal)
+    substate[split] = np.where(progenitor[split] > terminal[split], "progenitor", "terminal")
+    promoting, inhibiting = tables[PROMOTING][0], tables[INHIBITING][0]
+    in_senescent = (state == "senescent") & ~np.isnan(promoting) & ~np.isnan(inhibiting)
+    substate[in_senescent] = np.where(
+        promoting[in_senescent] > inhibiting[in_senescent], "sasp_high", "nk_like"
+    )
+    return pd.DataFrame(
+        {
+            keys.OBS_T_STATE: pd.Categorical(state, categories=list(keys.T_STATES)),
+            keys.OBS_T_STATE_RULE: rule,
+            "t_substate": substate,
+        },
+        index=tables.z.index,
+    )
+
+
+def senescence_calls(
+    tables: Tables,
+    *,
+    lineage: NDArray[np.object_],
+    subset: NDArray[np.object_],
+    t_state: pd.Series,
+    qc_pass: NDArray[np.bool_],
+    doublet: NDArray[np.bool_],
+    powered: NDArray[np.bool_],
+    settings: CallSettings,
+) -> pd.DataFrame:
+    """senescent, not_senescent or indeterminate for every cell of every lineage.
+
+    T cells follow their state. Other lineages: the lineage's own signature significant and no
+    cycling programme. Non-immune cells need core senescence and the p53 programme together.
+
+    Returns
+    -------
+    DataFrame
+        ``senescence_call`` (categories `keys.SENESCENCE_CALLS`, NaN for cells without a lineage)
+        and ``senescence_rule``.
+    """
+    n = len(lineage)
+    call = np.full(n, None, dtype=object)
+    rule = np.full(n, "", dtype=object)
+    state = t_state.astype(object).to_numpy()
+    fdr = settings.fdr
+    is_t = lineage == "T"
+    call[is_t] = "not_senescent"
+    call[is_t & np.isin(state, ["senescent", "both"])] = "senescent"
+    call[is_t & (state == "indeterminate")] = "indeterminate"
+    rule[is_t] = np.asarray([f"T-cell state {s}" for s in state[is_t]], dtype=object)
+    cycling = _any_below(tables, "proliferation", fdr)
+    for name, signatures in OTHER_LINEAGES.items():
+        here = lineage == name
+        if not here.any():
+            continue
+        q = np.vstack([tables[s][1] for s in signatures])
+        scored = ~np.isnan(q).any(axis=0)
+        with np.errstate(invalid="ignore"):
+            positive = (q <= fdr).all(axis=0)
+        what = " and ".join(signatures)
+        weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
+        outcomes = (
+            (~qc_pass, "indeterminate", "failed quality control"),
+            (doublet, "indeterminate", "mixed-lineage doublet"),
+            (~scored, "indeterminate", f"{what} not scored"),
+            (cycling & positive, "not_senescent", f"{what}, but cycling"),
+            (positive, "senescent", f"{what} (FDR {fdr:g}){weak}"),
+            (~powered, "indeterminate", f"too shallow for {what} to reach significance"),
+            (here, "not_senescent", f"{what} not significant (FDR {fdr:g}){weak}"),
+        )
+        for cells, value, why in outcomes:
+            free = cells & here & (rule == "")
+            call[free] = value
+            rule[free] = why
+    return pd.DataFrame(
+        {
+            keys.OBS_SENESCENCE_CALL: pd.Categorical(call, categories=list(keys.SENESCENCE_CALLS)),
+            "senescence_rule": rule,
+        },
+        index=tables.z.index,
+    )

@@ -1,0 +1,901 @@
+"""The stages of a run, file to file: what the workflow, the command line and `analyse` all call.
+
+A stage reads the data set and what earlier stages left in ``results/<dataset>/stages``, calls
+functions that know nothing of files, and writes its own artefacts atomically. Run one by one, by
+Snakemake, in shards or all in one go, the bytes are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from senoscore import keys
+from senoscore.errors import InputDataError, SenoscoreError, SenoscoreWarning
+from senoscore.inspect import Facts, inspect_file
+from senoscore.io.artefacts import (
+    read_npz,
+    sha256_file,
+    write_h5ad,
+    write_json,
+    write_npz,
+    write_tsv,
+)
+from senoscore.settings import Settings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from senoscore.inputs import Input
+
+logger = logging.getLogger(__name__)
+
+STAGES: Final = ("inspect", "qc", "annotate", "score", "call", "burden", "report")
+SHARDED: Final = ("qc", "score")
+OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "inspect": ("stages/facts.json",),
+    "qc": ("stages/qc.npz",),
+    "annotate": ("stages/cells.h5ad", "stages/genes.npz", "stages/qc_limits.tsv", "labels.tsv"),
+    "score": ("stages/scores.npz",),
+    "call": (
+        "senoscore.h5ad",
+        "t_cells_exhausted.tsv",
+        "t_cells_senescent.tsv",
+        "coverage.tsv",
+        "calibration.tsv",
+        "pooled.tsv",
+    ),
+    "burden": ("lineages.tsv", "donors.tsv"),
+    "report": ("report.html",),
+}
+# the settings whose change reruns a stage
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "inspect": ("dataset",),
+    "qc": ("dataset", "annotate"),
+    "annotate": ("dataset", "qc", "annotate"),
+    "score": ("dataset", "score"),
+    "call": ("dataset", "score", "call"),
+    "burden": ("burden",),
+    "report": ("report",),
+}
+BLOCK_SIZE: Final = 2048
+N_HELD_BACK: Final = 100
+
+
+def shard_file(stage: str, shard: tuple[int, int] | None) -> str:
+    """Name of the file a sharded stage writes; `shard` is (k, n) with k from 1."""
+    name = {"qc": "qc", "score": "scores"}[stage]
+    return f"stages/{name}.npz" if shard is None else f"stages/{name}-{shard[0]}of{shard[1]}.npz"
+
+
+def run_stage(
+    stage: str,
+    directory: str | Path,
+    *,
+    source: str | Path | AnnData,
+    settings: Mapping[str, Any] | Settings | None = None,
+    threads: int = 1,
+    shard: tuple[int, int] | None = None,
+    block_size: int = BLOCK_SIZE,
+    progress: bool = False,
+) -> None:
+    """Run one stage of one data set.
+
+    Parameters
+    ----------
+    stage
+        One of `STAGES`.
+    directory
+        ``results/<dataset>``; earlier stages have written there.
+    source
+        The data set.
+    settings
+        Nested mapping of what differs from the defaults, or `Settings`.
+    threads, block_size
+        How, not what: no result depends on them.
+    shard
+        (k, n): the k-th of n parts of the rows, for the stages in `SHARDED`.
+    progress
+        Show a bar on a terminal, lines in a log.
+
+    Raises
+    ------
+    SenoscoreError
+        The data or the settings do not allow it; the message is one sentence.
+    """
+    if stage not in STAGES:
+        raise SenoscoreError(f"'{stage}' is no stage; there are {', '.join(STAGES)}")
+    if shard is not None and (stage not in SHARDED or not 1 <= shard[0] <= shard[1]):
+        raise SenoscoreError(
+            f"shard {shard[0]} of {shard[1]} of stage '{stage}' does not exist; "
+            f"{' and '.join(SHARDED)} take shards 1..n"
+        )
+    chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
+    run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
+    (run.directory / "stages").mkdir(parents=True, exist_ok=True)
+    _STAGE_FUNCTIONS[stage](run)
+
+
+def analyse(
+    source: str | Path | AnnData,
+    *,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | Settings | None = None,
+    threads: int = 1,
+    report: bool = False,
+    block_size: int = BLOCK_SIZE,
+    progress: bool = False,
+) -> AnnData:
+    """Every stage for one data set: quality control, lineages, scores, calls, tables.
+
+    Parameters
+    ----------
+    source
+        Path of an h5ad file or zarr store, or an AnnData (not changed).
+    out
+        Folder for the artefacts, as the workflow writes them; None keeps nothing but the result.
+    settings
+        Nested mapping of what differs from the defaults, e.g. ``{"call": {"fdr": 0.1}}``.
+    threads, block_size
+        How, not what: no result depends on them.
+    report
+        Also write ``report.html`` (needs `out`).
+    progress
+        Show progress.
+
+    Returns
+    -------
+    AnnData in score space: ``X`` = z (cells × signatures), ``layers`` ``score``, ``pvalue``,
+    ``padj``; ``obs`` = original columns, quality metrics, ``lineage``, ``t_state``,
+    ``senescence_call``, …; ``obsm`` = ``t_axes`` and the original embeddings; ``var`` =
+    coverage of each signature; ``uns["senoscore"]`` = provenance.
+
+    Examples
+    --------
+    >>> import senoscore as sn
+    >>> s = sn.analyse("pbmc.h5ad", threads=2)  # doctest: +SKIP
+    >>> s.obs["t_state"].value_counts()  # doctest: +SKIP
+    """
+    from anndata import read_h5ad
+
+    with _folder(out) as directory:
+        for stage in STAGES:
+            if stage == "report" and not (report and out is not None):
+                continue
+            run_stage(
+                stage, directory, source=source, settings=settings, threads=threads,
+                block_size=block_size, progress=progress,
+            )  # fmt: skip
+        return read_h5ad(directory / "senoscore.h5ad")
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="senoscore-") as scratch:
+        yield Path(scratch)
+
+
+# --------------------------------------------------------------------------------------------
+# one run of one stage
+
+
+class _Run:
+    """The arguments of a stage, and what it reads of earlier ones, each loaded once."""
+
+    def __init__(
+        self,
+        directory: Path,
+        source: str | Path | AnnData,
+        settings: Settings,
+        threads: int,
+        shard: tuple[int, int] | None,
+        block_size: int,
+        progress: bool,
+    ) -> None:
+        self.directory = directory
+        self.source = source
+        self.settings = settings
+        self.threads = threads
+        self.shard = shard
+        self.block_size = block_size
+        self.progress = progress
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def input(self) -> Input:
+        from senoscore.inputs import read_input
+
+        facts = Facts.from_dict(json.loads(self.path("stages/facts.json").read_text("utf-8")))
+        return read_input(self.source, facts=facts)
+
+    def rows(self, n: int) -> tuple[int, int] | None:
+        if self.shard is None:
+            return None
+        k, of = self.shard
+        return (n * (k - 1) // of, n * k // of)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], object] | None]:
+        """A progress bar of cells on a terminal, a few plain lines elsewhere."""
+        if not self.progress:
+            yield None
+            return
+        import sys
+
+        from tqdm import tqdm
+
+        on_terminal = sys.stderr.isatty()
+        with tqdm(
+            total=total, desc=what, unit=" cells", unit_scale=True, leave=False, ascii=not on_terminal,
+            mininterval=0.2 if on_terminal else 30, file=sys.stderr,
+        ) as shown:  # fmt: skip
+            yield shown.update
+
+    def parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
+        """The arrays a sharded stage left, in the order of rows."""
+        whole = self.path(shard_file(stage, None))
+        if whole.exists():
+            return [read_npz(whole)]
+        name = Path(shard_file(stage, (1, 1))).name.split("-")[0]
+        found = sorted(
+            self.path("stages").glob(f"{name}-*of*.npz"),
+            key=lambda p: int(p.stem.split("-")[1].split("of")[0]),
+        )
+        if not found:
+            raise InputDataError(f"{whole} is missing: run stage '{stage}' of this data set first")
+        expected = int(found[0].stem.split("of")[1])
+        if len(found) != expected:
+            raise InputDataError(
+                f"{len(found)} of {expected} shards of stage '{stage}' are in {found[0].parent}: "
+                "run the missing ones"
+            )
+        return [read_npz(path) for path in found]
+
+
+def _csr(parts: Mapping[str, NDArray[Any]], name: str) -> sparse.csr_matrix:
+    return sparse.csr_matrix(
+        (parts[f"{name}_data"], parts[f"{name}_indices"], parts[f"{name}_indptr"]),
+        shape=tuple(parts[f"{name}_shape"]),
+    )
+
+
+def _csr_arrays(name: str, matrix: sparse.csr_matrix) -> dict[str, NDArray[Any]]:
+    return {
+        f"{name}_data": matrix.data,
+        f"{name}_indices": matrix.indices.astype(np.int32),
+        f"{name}_indptr": matrix.indptr.astype(np.int64),
+        f"{name}_shape": np.asarray(matrix.shape, np.int64),
+    }
+
+
+# --------------------------------------------------------------------------------------------
+# inspect
+
+
+def _inspect(run: _Run) -> None:
+    facts = inspect_file(run.source, overrides=run.settings.dataset.overrides())
+    write_json(facts.to_dict(), run.path("stages/facts.json"))
+
+
+# --------------------------------------------------------------------------------------------
+# qc: the first pass over the matrix
+
+
+def _label_lineages(data: Input, settings: Settings) -> pd.DataFrame | None:
+    """Lineage, subset and source of every cell from the file's labels; None without labels."""
+    from senoscore.lineages import map_labels
+
+    if not settings.annotate.use_labels:
+        return None
+    label, fine, ontology = (
+        data.column(f) for f in ("cell_type", "cell_type_fine", "cell_type_ontology")
+    )
+    if label is None and ontology is None:
+        return None
+    found = map_labels(label, fine=fine, ontology=ontology)
+    if found.obs["lineage"].isna().all():
+        return None
+    return found.obs
+
+
+def _codes(lineage: pd.Series | NDArray[np.object_]) -> NDArray[np.int64]:
+    """Position of each cell's lineage in `keys.LINEAGES`, -1 for none."""
+    return np.asarray(
+        pd.Categorical(np.asarray(lineage, dtype=object), categories=list(keys.LINEAGES)).codes,
+        np.int64,
+    )
+
+
+def _panel_positions(data: Input) -> NDArray[np.int64]:
+    """Positions of the genes kept cell by cell: lineage markers and all signature genes."""
+    from senoscore.scoring import registry_positions
+
+    return np.flatnonzero(registry_positions(data.genes))
+
+
+def _gene_class(data: Input) -> NDArray[np.uint8]:
+    kinds = ("mito", "ribo", "haemoglobin")
+    return np.asarray(
+        sum(data.genes.mask(kind).astype(np.uint8) << bit for bit, kind in enumerate(kinds)),
+        np.uint8,
+    )
+
+
+def _scan(run: _Run, data: Input, codes: NDArray[np.int64], n_codes: int) -> Any:
+    from senoscore import streaming
+    from senoscore.io.blocks import open_blocks
+    from senoscore.scoring import pass_kind, sample_cells
+
+    kind, base = pass_kind(data.scale)
+    with open_blocks(run.source, matrix=data.matrix) as source:
+        rows = run.rows(source.n_obs)
+        total = source.n_obs if rows is None else rows[1] - rows[0]
+        with run.bar("quality control", total) as progress:
+            return streaming.scan(
+                source, streaming.Intake(data.genes, kind, base),
+                gene_class=_gene_class(data), codes=codes, n_codes=n_codes,
+                panel=_panel_positions(data),
+                sampled=sample_cells(data.obs.index, codes, n_codes), rows=rows,
+                block_size=run.block_size, threads=run.threads, progress=progress,
+            )  # fmt: skip
+
+
+def _qc(run: _Run) -> None:
+    data = run.input()
+    labelled = _label_lineages(data, run.settings)
+    n = len(data.obs)
+    if labelled is not None:
+        codes, n_codes = _codes(labelled["lineage"]), len(keys.LINEAGES)
+    else:
+        # lineages are not known before the markers are read; gene sums follow in `annotate`
+        codes, n_codes = np.full(n, -1, np.int64), len(keys.LINEAGES)
+    found = _scan(run, data, codes, n_codes)
+    write_npz(
+        {
+            "metrics": found.metrics,
+            "sums": found.sums,
+            "detected": found.detected,
+            "n_cells": found.n_cells,
+            "sample_rows": found.sample_rows,
+            "panel_genes": data.genes.symbols[_panel_positions(data)],
+            **_csr_arrays("panel", found.panel),
+            **_csr_arrays("sample", found.sample),
+        },
+        run.path(shard_file("qc", run.shard)),
+    )
+
+
+def _merged_scan(run: _Run) -> Any:
+    from senoscore.streaming import Scan
+
+    merged = None
+    for part in run.parts("qc"):
+        scan = Scan(
+            part["metrics"], part["sums"], part["detected"], part["n_cells"],
+            _csr(part, "panel"), part["sample_rows"], _csr(part, "sample"),
+        )  # fmt: skip
+        merged = scan if merged is None else merged.merge(scan)
+    return merged
+
+
+# --------------------------------------------------------------------------------------------
+# annotate: lineages, doublets, the verdict of quality control
+
+
+def _annotate(run: _Run) -> None:
+    from anndata import AnnData
+
+    from senoscore import lineages, qc
+
+    data = run.input()
+    scan = _merged_scan(run)
+    n = len(data.obs)
+    if len(scan.metrics) != n:
+        raise InputDataError(
+            f"stage qc saw {len(scan.metrics)} cells, the file has {n}: run it again"
+        )
+    totals = scan.metrics[:, 0]
+    symbols = data.genes.symbols[_panel_positions(data)]
+    cells = _label_lineages(data, run.settings)
+    label_table = pd.DataFrame(
+        columns=["label", "fine_label", "ontology", "lineage", "subset", "source", "n_cells"]
+    )
+    if cells is not None:
+        label_table = lineages.map_labels(
+            data.column("cell_type"),
+            fine=data.column("cell_type_fine"),
+            ontology=data.column("cell_type_ontology"),
+        ).table
+        _warn_unmapped(label_table)
+    else:
+        cells = _marker_lineages(run, data, scan, symbols)
+    cells = lineages.refine_t_subsets(
+        cells, scan.panel, totals, symbols, organism=data.genes.organism, logged=not data.has_counts
+    )
+    codes = _codes(cells["lineage"])
+    if scan.n_cells.sum() == 0 and (codes >= 0).any():
+        # lineages came from markers: gene sums and the sample need them, so one more pass
+        once = _Run(
+            run.directory, run.source, run.settings, run.threads, None, run.block_size, run.progress
+        )
+        again = _scan(once, data, codes, len(keys.LINEAGES))
+        scan.sums, scan.detected, scan.n_cells = again.sums, again.detected, again.n_cells
+        scan.sample_rows, scan.sample = again.sample_rows, again.sample
+    metrics = qc.metrics_frame(scan.metrics, data.obs.index, has_counts=data.has_counts)
+    verdict, limits = qc.judge(
+        metrics,
+        sample=data.column("sample"),
+        lineage=np.asarray(cells["lineage"].astype(object), dtype=object),
+        has_counts=data.has_counts,
+        settings=run.settings.qc,
+    )
+    if not verdict[keys.OBS_QC_PASS].any():
+        raise InputDataError(
+            f"none of {n} cells passes quality control (most frequent reason: "
+            f"{verdict[keys.OBS_QC_REASON].mode().iloc[0]}); loosen the limits (config: qc)"
+        )
+    flag, pair = _doublets(run, data, scan.panel, totals, symbols)
+    obs = pd.concat([metrics, verdict], axis=1)
+    obs["doublet_mixed_lineage"] = flag
+    obs["doublet_pair"] = pair
+    if run.settings.qc.scrublet:
+        obs["doublet_score"], obs["predicted_doublet"] = _scrublet(run, data)
+    for column in (
+        keys.OBS_LINEAGE,
+        keys.OBS_LINEAGE_SUBSET,
+        keys.OBS_LINEAGE_SOURCE,
+        keys.OBS_T_SUBSET,
+    ):
+        obs[column] = np.asarray(cells[column].astype(object), dtype=object)
+    obs = _storable(obs, [])
+    write_h5ad(AnnData(obs=obs), run.path("stages/cells.h5ad"))
+    write_npz(
+        {
+            "sums": scan.sums,
+            "detected": scan.detected,
+            "n_cells": scan.n_cells,
+            "sample_rows": scan.sample_rows,
+            **_csr_arrays("sample", scan.sample),
+        },
+        run.path("stages/genes.npz"),
+    )
+    write_tsv(limits, run.path("stages/qc_limits.tsv"))
+    write_tsv(label_table, run.path("labels.tsv"))
+
+
+def _warn_unmapped(table: pd.DataFrame) -> None:
+    lost = table[table["source"].isin(["ambiguous", "unmapped"])]
+    if len(lost):
+        named = ", ".join(f"'{row.label}' ({row.n_cells})" for row in lost.head(5).itertuples())
+        warnings.warn(
+            f"{int(lost['n_cells'].sum())} cells have a label that names no single lineage and are "
+            f"not scored: {named}{' …' if len(lost) > 5 else ''}; see labels.tsv",
+            SenoscoreWarning,
+            stacklevel=2,
+        )
+
+
+def _marker_lineages(run: _Run, data: Input, scan: Any, symbols: NDArray[Any]) -> pd.DataFrame:
+    """Lineages from markers, cluster by cluster: the author's clusters, else Leiden's."""
+    from senoscore import lineages
+    from senoscore.scoring import expression_matrix
+
+    clusters = data.column("cluster")
+    how = f"obs['{data.facts.cluster.value}']"
+    if clusters is None:
+        variable = lineages.variable_genes(run.source, data, threads=run.threads)
+        clusters = lineages.cluster_cells(variable, resolution=run.settings.annotate.resolution)
+        how = "Leiden clusters"
+    panel = expression_matrix(scan.panel, scan.metrics[:, 0], data.scale)
+    return lineages.lineages_of_clusters(
+        panel, symbols, np.asarray(clusters), organism=data.genes.organism, index=data.obs.index,
+        how=how,
+    )  # fmt: skip
+
+
+def _doublets(
+    run: _Run, data: Input, panel: sparse.csr_matrix, totals: NDArray[np.float64], symbols: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
+    from senoscore import lineages, qc
+
+    if not data.has_counts:
+        n = panel.shape[0]
+        return np.zeros(n, bool), np.full(n, "", dtype=object)
+    markers = lineages.doublet_markers(symbols, organism=data.genes.organism)
+    return qc.mixed_lineage(panel, totals, markers, lineages.exclusive_pairs())
+
+
+def _scrublet(run: _Run, data: Input) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    from senoscore.doublets import scrublet_scores
+
+    return scrublet_scores(run.source, data, sample=data.column("sample"))
+
+
+# --------------------------------------------------------------------------------------------
+# score: the second pass
+
+
+def _cells(run: _Run) -> pd.DataFrame:
+    from anndata import read_h5ad
+
+    return read_h5ad(run.path("stages/cells.h5ad")).obs
+
+
+class _Scoring:
+    """What score and call share: built from artefacts, the same in every shard."""
+
+    def __init__(self, run: _Run, data: Input) -> None:
+        from senoscore import donors, scoring
+        from senoscore.kernels.passes import LOG
+        from senoscore.null import depth_strata
+
+        settings = run.settings.score
+        self.cells = _cells(run)
+        genes = read_npz(run.path("stages/genes.npz"))
+        self.sums, self.detected, self.n_cells = genes["sums"], genes["detected"], genes["n_cells"]
+        self.sample_rows, self.sample = genes["sample_rows"], _csr(genes, "sample")
+        self.codes = _codes(self.cells[keys.OBS_LINEAGE])
+        self.use = self.cells[keys.OBS_QC_PASS].to_numpy(bool)
+        self.kind, self.log_base = scoring.pass_kind(data.scale)
+        total = self.cells["total_counts"].to_numpy(np.float64)
+        n_genes = self.cells["n_genes_by_counts"].to_numpy(np.float64)
+        # without counts there is no total; any positive number will do, and depth is genes found
+        self.totals = total if data.has_counts else (n_genes > 0).astype(np.float64)
+        self.depth = n_genes if self.kind == LOG else self.totals
+        self.strata, self.n_strata = depth_strata(
+            self.depth, self.codes, len(keys.LINEAGES), self.use & (self.totals > 0)
+        )
+        chosen = scoring.choose_signatures(settings.signatures, settings.signature_files)
+        self.prepared = scoring.prepare(
+            chosen, data.genes, lineages=keys.LINEAGES, min_coverage=settings.min_coverage,
+            min_genes_found=settings.min_genes_found,
+        )  # fmt: skip
+        self.eligible = scoring.control_eligible(data.genes)
+        self.donor = donors.donor_names(data.column("donor"), len(self.cells))
+        subset = (
+            self.cells[keys.OBS_T_SUBSET]
+            .astype(object)
+            .where(
+                self.cells[keys.OBS_LINEAGE] == "T",
+                self.cells[keys.OBS_LINEAGE_SUBSET].astype(object),
+            )
+        )
+        frame = pd.DataFrame(
+            {
+                "donor": self.donor,
+                "lineage": self.cells[keys.OBS_LINEAGE].astype(object).to_numpy(),
+                "subset": subset.fillna("").to_numpy(),
+            }
+        )
+        valid = (self.codes >= 0) & self.use & (self.donor != "")
+        unique = frame[valid].drop_duplicates().sort_values(["donor", "lineage", "subset"])
+        self.group_table = unique.reset_index(drop=True)
+        index = pd.MultiIndex.from_frame(self.group_table)
+        self.groups = np.where(
+            valid, index.get_indexer(pd.MultiIndex.from_frame(frame)), -1
+        ).astype(np.int64)
+        self.data = data
+        self.settings = settings
+
+    def plan(self) -> Any:
+        from senoscore.scoring import make_plan
+
+        return make_plan(
+            self.prepared, sums=self.sums, n_cells=self.n_cells, eligible=self.eligible,
+            genes=self.data.genes, sample=self.sample, sample_rows=self.sample_rows,
+            totals=self.totals, codes=self.codes, use=self.use, kind=self.kind,
+            n_null=self.settings.n_null, seed=self.settings.seed,
+        )  # fmt: skip
+
+
+def _score(run: _Run) -> None:
+    from senoscore import scoring, streaming
+    from senoscore.io.blocks import open_blocks
+
+    data = run.input()
+    state = _Scoring(run, data)
+    settings = run.settings.score
+    with open_blocks(run.source, matrix=data.matrix) as source:
+        rows = run.rows(source.n_obs)
+        first, last = rows if rows is not None else (0, source.n_obs)
+        arrays: dict[str, NDArray[Any]] = {}
+        if data.scale in scoring.KINDS:
+            intake = streaming.Intake(data.genes, state.kind, state.log_base)
+            with run.bar("scores", last - first) as progress:
+                scored = streaming.score(
+                    source, intake, state.plan(), totals=state.totals, codes=state.codes,
+                    strata=state.strata, n_strata=state.n_strata, groups=state.groups,
+                    n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
+                    threads=run.threads, progress=progress,
+                )  # fmt: skip
+            arrays |= {
+                "score": scored.score,
+                "z": scored.z,
+                "histogram": scored.histogram,
+                "group_sums": scored.group_sums,
+            }
+        else:
+            nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
+            arrays |= {"score": nothing, "z": nothing}
+        if settings.method != "matched":
+            arrays[settings.method] = scoring.score_plain(
+                settings.method, source, data, state.prepared, state.codes, rows=rows,
+                seed=settings.seed, threads=run.threads, block_size=run.block_size,
+            )  # fmt: skip
+    write_npz(arrays, run.path(shard_file("score", run.shard)))
+
+
+# --------------------------------------------------------------------------------------------
+# call: p-values, states, the artefact in score space
+
+
+def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
+    return np.vstack([part[name] for part in parts])
+
+
+def _call(run: _Run) -> None:
+    from senoscore import calling, donors, power, scoring
+    from senoscore.kernels.passes import GROUP_SHIFT, UNIT
+
+    data = run.input()
+    state = _Scoring(run, data)
+    parts = run.parts("score")
+    score, z = _joined(parts, "score"), _joined(parts, "z")
+    names = list(state.prepared.signatures)
+    n = len(state.cells)
+    able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), bool)
+    calibration, pooled = pd.DataFrame(), pd.DataFrame()
+    if "histogram" in parts[0]:
+        histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+        plan = state.plan()
+        matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
+        scoring.note_unscored(state.prepared, plan.usable, plan)
+        able = power.powered(
+            state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
+            codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
+            n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
+        )  # fmt: skip
+        calibration = scoring.calibrate(
+            state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
+            sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
+            depth=state.depth, codes=state.codes, strata=state.strata, kind=state.kind,
+            n_sets=N_HELD_BACK, seed=run.settings.score.seed,
+        )  # fmt: skip
+        group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
+        pooled = donors.pooled_table(
+            state.group_table, group_sums,
+            np.bincount(state.groups[state.groups >= 0], minlength=len(state.group_table)),
+            names, plan.usable, keys.LINEAGES, n_null=plan.n_null,
+            unit=UNIT / 2**GROUP_SHIFT,
+        )  # fmt: skip
+    else:
+        empty = np.full((n, len(names)), np.nan)
+        matched = scoring.Matched(score, z, empty, empty)
+        state.prepared.var["status"] = "not scored"
+        state.prepared.var["reason"] = scoring.refused_scale(data.scale, data.matrix)
+    index = state.cells.index
+    frames = {
+        name: pd.DataFrame(values, index=index, columns=names)
+        for name, values in (("z", matched.z), ("pvalue", matched.pvalue), ("padj", matched.padj))
+    }
+    tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
+    calls = _calls(run, state, tables, able)
+    obs = _storable(
+        pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1),
+        list(keys.LINEAGES),
+    )
+    adata = _score_space(run, data, state, matched, obs, calls, calibration)
+    others = {k: _joined(parts, k) for k in parts[0] if k not in _SCORE_ARRAYS}
+    for name, values in others.items():
+        adata.layers[name] = values.astype(np.float32)
+    write_h5ad(adata, run.path("senoscore.h5ad"))
+    for state_name in ("exhausted", "senescent"):
+        write_tsv(_t_table(obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
+    write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
+    write_tsv(calibration, run.path("calibration.tsv"))
+    write_tsv(pooled, run.path("pooled.tsv"))
+
+
+_SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
+
+
+def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> pd.DataFrame:
+    from senoscore import calling
+
+    settings = run.settings.call
+    names = list(state.prepared.signatures)
+    cells = state.cells
+    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    stratum = np.where(state.strata < 0, 0, state.strata)
+    code = np.where(state.codes < 0, 0, state.codes)
+
+    def powered(*signatures: str) -> NDArray[np.bool_]:
+        at = [names.index(s) for s in signatures if s in names]
+        known = (state.strata >= 0) & (state.codes >= 0)
+        return known & (able[code, stratum][:, at].all(axis=1) if at else False)
+
+    common = {
+        "lineage": lineage,
+        "qc_pass": state.use,
+        "doublet": cells["doublet_mixed_lineage"].to_numpy(bool),
+        "settings": settings,
+    }
+    t_states = calling.t_states(
+        tables, t_subset=np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object),
+        powered={
+            "exhaustion": powered(*calling.AXIS_SIGNATURES["exhaustion"]),
+            "phenotype": powered(calling.PHENOTYPE),
+        },
+        **common,
+    )  # fmt: skip
+    other = np.zeros(len(cells), bool)
+    for name, signatures in calling.OTHER_LINEAGES.items():
+        other |= (lineage == name) & powered(*signatures)
+    senescence = calling.senescence_calls(
+        tables, t_state=t_states[keys.OBS_T_STATE], powered=other,
+        subset=np.asarray(cells[keys.OBS_LINEAGE_SUBSET].astype(object), dtype=object), **common,
+    )  # fmt: skip
+    axes = calling.t_axes(tables, lineage == "T")
+    axes_obs = axes.rename(columns=lambda axis: f"T_{axis}")
+    return pd.concat([t_states, senescence, axes_obs], axis=1)
+
+
+def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:
+    """The file's own columns; one that has the name of one of ours is kept as ``original_<name>``."""
+    return obs.rename(columns={name: f"original_{name}" for name in ours if name in obs})
+
+
+def _storable(obs: pd.DataFrame, lineages: list[str]) -> pd.DataFrame:
+    """Columns as h5ad stores them: text as categories, fixed vocabularies with all categories."""
+    obs = obs.copy()
+    vocabularies = {
+        keys.OBS_LINEAGE: keys.LINEAGES,
+        keys.OBS_T_STATE: keys.T_STATES,
+        keys.OBS_SENESCENCE_CALL: keys.SENESCENCE_CALLS,
+    }
+    for column in obs:
+        if column in vocabularies:
+            obs[column] = pd.Categorical(
+                np.asarray(obs[column], dtype=object), categories=list(vocabularies[column])
+            )
+        elif obs[column].dtype == object:
+            values = obs[column].where(obs[column].notna(), None)
+            texts = [None if v is None else str(v) for v in values]
+            obs[column] = pd.Categorical(
+                texts, categories=sorted({t for t in texts if t is not None})
+            )
+        elif isinstance(obs[column].dtype, pd.CategoricalDtype):
+            old = obs[column].cat.categories
+            if old.dtype == object or isinstance(old.dtype, pd.StringDtype):
+                obs[column] = obs[column].cat.rename_categories([str(c) for c in old])
+    return obs
+
+
+def _score_space(
+    run: _Run,
+    data: Input,
+    state: _Scoring,
+    matched: Any,
+    obs: pd.DataFrame,
+    calls: pd.DataFrame,
+    calibration: pd.DataFrame,
+) -> AnnData:
+    from anndata import AnnData
+
+    from senoscore import __version__
+
+    axes = calls[[f"T_{axis}" for axis in keys.AXES]].copy()
+    axes.columns = list(keys.AXES)
+    path = Path(run.source) if isinstance(run.source, (str, Path)) else None
+    provenance: dict[str, Any] = {
+        "version": __version__,
+        "settings": json.dumps(
+            {k: v for k, v in run.settings.to_dict().items() if k != "report"}, sort_keys=True
+        ),
+        "facts": json.dumps(
+            {k: v for k, v in data.facts.to_dict().items() if k != "path"}, sort_keys=True
+        ),
+        "matrix": data.matrix,
+        "scale": data.scale,
+        "organism": str(data.genes.organism or ""),
+        "input": path.name if path is not None else "AnnData in memory",
+        "input_sha256": sha256_file(path) if path is not None and path.is_file() else "",
+        "gene_notes": " ".join(data.genes.notes),
+    }
+    if len(calibration):
+        provenance["calibration"] = calibration.reset_index(drop=True)
+    adata = AnnData(
+        X=matched.z.astype(np.float32),
+        obs=obs,
+        var=state.prepared.var.copy(),
+        layers={
+            keys.LAYER_SCORE: matched.score.astype(np.float32),
+            keys.LAYER_PVALUE: matched.pvalue.astype(np.float32),
+            keys.LAYER_PADJ: matched.padj.astype(np.float32),
+        },
+        obsm={**data.obsm, keys.OBSM_T_AXES: axes},
+        uns={keys.UNS: provenance},
+    )
+    return adata
+
+
+def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:
+    """The T cells of one state (and those in both), strongest first."""
+    wanted = obs[keys.OBS_T_STATE].isin([state, "both"])
+    axis = {"exhausted": "T_exhaustion", "senescent": "T_senescence"}[state]
+    columns = [
+        keys.OBS_T_STATE, keys.OBS_T_STATE_RULE, "t_substate", keys.OBS_T_SUBSET,
+        *(f"T_{a}" for a in keys.AXES), "total_counts", "n_genes_by_counts",
+    ]  # fmt: skip
+    table = obs.loc[wanted, columns].sort_values(axis, ascending=False, kind="stable")
+    return table.rename_axis("cell").reset_index()
+
+
+# --------------------------------------------------------------------------------------------
+# burden, report
+
+
+def _burden(run: _Run) -> None:
+    from anndata import read_h5ad
+
+    from senoscore import donors
+
+    data = run.input()
+    adata = read_h5ad(run.path("senoscore.h5ad"))
+    z = adata.to_df()
+    donor = donors.donor_names(data.column("donor"), adata.n_obs)
+    settings = run.settings.burden
+    options = {"min_cells": settings.min_cells, "confidence": settings.confidence}
+    write_tsv(donors.burden_table(adata.obs, z, donor=donor, **options), run.path("donors.tsv"))
+    everyone = np.full(adata.n_obs, donors.ALL_DONORS, dtype=object)
+    write_tsv(
+        donors.burden_table(adata.obs, z, donor=everyone, **options).drop(columns="donor"),
+        run.path("lineages.tsv"),
+    )
+
+
+def _report(run: _Run) -> None:
+    from senoscore.report import build_report
+
+    build_report(run.directory, title=run.settings.report.title)
+
+
+def read_panel(
+    directory: str | Path,
+) -> tuple[sparse.csr_matrix, NDArray[Any], NDArray[np.float64]]:
+    """Stored values of the marker and signature genes, cell by cell, as the first pass kept them.
+
+    Returns
+    -------
+    cells × genes, the genes' symbols, and each cell's total.
+    """
+    run = _Run(Path(directory), "", Settings(), 1, None, BLOCK_SIZE, False)
+    scan = _merged_scan(run)
+    symbols = run.parts("qc")[0]["panel_genes"]
+    return scan.panel, symbols, scan.metrics[:, 0]
+
+
+_STAGE_FUNCTIONS: Final[Mapping[str, Callable[[_Run], None]]] = {
+    "inspect": _inspect,
+    "qc": _qc,
+    "annotate": _annotate,
+    "score": _score,
+    "call": _call,
+    "burden": _burden,
+    "report": _report,
+}
