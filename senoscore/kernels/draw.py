@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # how the activity of a programme is drawn for one cell
-STATE, NUISANCE, STRESS, DAMAGE = 0, 1, 2, 3
+STATE, OWN, STRESS, DAMAGE = 0, 1, 2, 3
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -154,7 +154,7 @@ def draw_cells(
                 if kind == DAMAGE and not damaged[i]:
                     continue
                 z = _normal(state) * slot_sd[slot]
-                if kind == NUISANCE:
+                if kind == OWN:
                     activity = z
                 else:
                     activity = slot_mean[slot] * math.exp(z - 0.5 * slot_sd[slot] ** 2)
