@@ -617,10 +617,12 @@ class _Resolver:
 
     def by_previous(self, text: str) -> tuple[str, str] | None:
         key = self.table.previous.get(text)
-        if key is None:
-            key = self.table.previous_any_case.get(text.upper())
-            if key is None or self.is_other_spelling(text):
-                return None
+        return None if key is None else (key, "previous_symbol")
+
+    def by_previous_case(self, text: str) -> tuple[str, str] | None:
+        key = self.table.previous_any_case.get(text.upper())
+        if key is None or self.is_other_spelling(text):
+            return None
         return key, "previous_symbol"
 
     def by_alias(self, text: str) -> tuple[str, str] | None:
@@ -651,10 +653,10 @@ class _Resolver:
         self.step(first(self.by_id_or_symbol), contested=False)
         self.step(self.second(self.by_id_or_symbol), contested=True)
         self.step(first(lambda text: self.by_id_or_symbol(text, retired=True)), contested=True)
-        by_symbol = sum(how.endswith("symbol") for how in self.how)
+        as_written = sum(map(bool, self.keys))
         only_case = sum(self.texts[i].upper() in self.table.any_case for i in self.pending)
-        self.whole_case = only_case > by_symbol
-        for look in (self.by_case, self.by_dots, self.by_previous):
+        self.whole_case = only_case > as_written
+        for look in (self.by_case, self.by_dots, self.by_previous, self.by_previous_case):
             self.step(first(look), contested=True)
             self.step(self.second(look), contested=True)
         self.run_aliases()
