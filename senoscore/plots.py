@@ -74,8 +74,8 @@ _STATE_SHAPES: Final = {
     "both": "D",
     "senescent_like": "^",
     "cycling": "P",
-    "neither": ".",
-    "indeterminate": ".",
+    "neither": "o",
+    "indeterminate": "o",
 }
 _OTHER_COLORS: Final = (
     "#0072B2",
@@ -218,7 +218,7 @@ def _many_axes(
 
         shape = (1, n) if across else (n, 1)
         _, made = plt.subplots(
-            *shape, figsize=(width, height), layout="constrained", squeeze=False, sharey=across
+            *shape, figsize=(width, height), layout="constrained", squeeze=False
         )
         return list(made.ravel())
     given = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
@@ -250,6 +250,20 @@ def _beside(ax: Axes, row: float, text: str) -> None:
         annotation_clip=False,
         parse_math=False,
     )
+
+
+def _log_axis(ax: Axes, which: str, low: float, high: float) -> None:
+    """A logarithmic axis with few ticks, written as plain numbers (no mathematics to parse)."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
+    decades = np.log10(high) - np.log10(low)
+    steps = (1.0,) if decades > 2.5 else ((1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0))
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**e for e in powers for m in steps if low <= m * 10.0**e <= high]
+    labels = [f"{v:,.0f}" if v >= 1 else f"{v:.10f}".rstrip("0") for v in ticks]
+    axis.set_ticks(ticks, labels, parse_math=False)
+    axis.set_ticks([], minor=True)
 
 
 def _say(ax: Axes, text: str) -> Axes:
@@ -338,6 +352,11 @@ def fact(s: AnnData, name: str) -> Any:
     """The value of one fact, None where unknown."""
     found = facts_of(s).get(name)
     return found.get("value") if isinstance(found, Mapping) else found
+
+
+def has_counts(s: AnnData) -> bool:
+    """Whether expression was read from counts (also where facts are not stored)."""
+    return fact(s, "scale") in (None, "counts", "fractional_counts")
 
 
 def fdr_of(s: AnnData) -> float:
@@ -447,16 +466,17 @@ def _violins(
         heights = np.convolve(np.histogram(np.clip(values, low, high), edges)[0], kernel, "same")
         heights = 0.42 * heights / heights.max()
         ax.fill_between(
-            middle, row - heights, row + heights, facecolor=color, edgecolor="#555555",
-            linewidth=0.4, zorder=2,
+            middle, row - heights, row + heights, where=heights > 0.002, facecolor=color,
+            edgecolor="#555555", linewidth=0.4, zorder=2,
         )  # fmt: skip
         ax.plot(
             [np.median(values)], [row], marker="|", color="#000000", markersize=9, zorder=4,
             linestyle="none",
         )  # fmt: skip
     if log:
-        ax.set_xscale("log")
-    ax.set_xlim(low, high)
+        _log_axis(ax, "x", low, high)
+    else:
+        ax.set_xlim(low, high)
     ax.grid(axis="x", color="#E5E5E5", linewidth=0.6)
 
 
@@ -542,9 +562,9 @@ def qc(
                             linewidth=1.4, zorder=5,
                         )  # fmt: skip
             one.set_xlabel(METRIC_NAMES.get(metric, clean_label(metric)))
-            _write_y(one, [clean_label(names[g], limit=24) for g in rows] if number == 0 else [])
-            if number:
-                one.set_ylim(len(rows) - 0.4, -0.6)
+            _write_y(one, [clean_label(names[g], limit=24) for g in rows])
+            if number and ax is None:
+                one.tick_params(axis="y", labelleft=False)
         for row, group in enumerate(rows):
             kept = int((passed & (codes == group)).sum())
             _beside(axes[-1], row, f"{kept:,} of {counts[group]:,} kept")
@@ -856,7 +876,7 @@ def t_states(
             quiet = name in _BACKGROUND_STATES
             ax.scatter(
                 np.clip(across[drawn], low_x, high_x), np.clip(up[drawn], low_y, high_y),
-                s=7 if quiet else 15, marker=_STATE_SHAPES[name], color=T_STATE_COLORS[name],
+                s=6 if quiet else 16, marker=_STATE_SHAPES[name], color=T_STATE_COLORS[name],
                 edgecolor="none" if quiet else "#333333", linewidth=0.25,
                 alpha=0.8 if quiet else 0.9, rasterized=len(drawn) > 200, zorder=2,
                 label=f"_{name}",
@@ -883,7 +903,7 @@ def t_states(
         _legend(
             ax,
             [
-                _dot(T_STATE_COLORS[n], _STATE_SHAPES[n], 10 if _STATE_SHAPES[n] == "." else 6)
+                _dot(T_STATE_COLORS[n], _STATE_SHAPES[n], 4 if n in _BACKGROUND_STATES else 6)
                 for n in keys.T_STATES
             ],
             [f"{n} ({counts[n]:,})" for n in keys.T_STATES],
@@ -1138,7 +1158,8 @@ def marker_table(
     -------
     DataFrame
         Columns `gene`, `group`, `n_cells`, `pct_detected` (0-100: cells with a value above 0) and
-        `mean_log1p_cp10k`; one row per gene that the panel holds and group that has cells.
+        `mean` (of log1p(CP10k), or of the stored values where the file has no counts); one row
+        per gene that the panel holds and group that has cells.
     """
     import pandas as pd
 
@@ -1147,6 +1168,7 @@ def marker_table(
         raise InputDataError(
             f"panel has {values.shape[0]:,} cells, the scores {s.n_obs:,}: they are of two files"
         )
+    counted = has_counts(s)
     where: dict[str, int] = {}
     for i, symbol in enumerate(symbols):
         where.setdefault(str(symbol), i)
@@ -1170,7 +1192,7 @@ def marker_table(
         inside = group >= 0
         detected = np.bincount(group[inside], minlength=len(names))
         total = np.bincount(
-            group[inside], weights=np.log1p(stored[inside] * scale[at[inside]]),
+            group[inside], weights=(np.log1p(stored * scale[at]) if counted else stored)[inside],
             minlength=len(names),
         )  # fmt: skip
         rows += [
@@ -1179,7 +1201,7 @@ def marker_table(
             if counts[j]
         ]
     return pd.DataFrame(
-        rows, columns=["gene", "group", "n_cells", "pct_detected", "mean_log1p_cp10k"]
+        rows, columns=["gene", "group", "n_cells", "pct_detected", "mean"]
     )
 
 
@@ -1260,10 +1282,10 @@ def markers(
         column_of_group = {name: j for j, name in enumerate(columns)}
         from matplotlib.colors import PowerNorm
 
-        top = max(0.5, float(table["mean_log1p_cp10k"].max()))
+        top = max(0.5, float(table["mean"].max()))
         made = ax.scatter(
             [column_of_group[g] for g in table["group"]], [ys[g] for g in table["gene"]],
-            s=1.0 + 1.15 * table["pct_detected"], c=table["mean_log1p_cp10k"], cmap="viridis_r",
+            s=1.0 + 1.15 * table["pct_detected"], c=table["mean"], cmap="viridis_r",
             norm=PowerNorm(0.5, vmin=0, vmax=top), edgecolor="#555555", linewidth=0.3,
             clip_on=False,
         )  # fmt: skip
@@ -1272,15 +1294,14 @@ def markers(
         ax.set_yticks([t[0] for t in ticks], [t[1] for t in ticks], parse_math=False)
         ax.set_xticks(
             range(len(columns)),
-            [f"{clean_label(n, limit=18)}\n{sizes[n]:,}" for n in columns],
-            parse_math=False, rotation=0 if len(columns) <= 5 else 35,
-            ha="center" if len(columns) <= 5 else "left", fontsize=8,
+            [f"{clean_label(n, limit=18)} ({sizes[n]:,})" for n in columns],
+            parse_math=False, rotation=40, rotation_mode="anchor", ha="left", fontsize=8,
         )  # fmt: skip
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         bar = ax.figure.colorbar(made, ax=ax, shrink=0.45, pad=0.03, anchor=(0.0, 1.0), aspect=14)
-        bar.set_label("mean log1p(CP10k)")
+        bar.set_label("mean log1p(CP10k)" if has_counts(s) else "mean of the file's own values")
         bar.outline.set_visible(False)  # type: ignore[operator]
         from matplotlib.lines import Line2D
 
@@ -1399,13 +1420,17 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
                 markersize=4, linewidth=1.0, markeredgecolor="#555555", markeredgewidth=0.3,
             )  # fmt: skip
         left.axhline(100 * max(levels), color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
-        left.set_xscale("log")
-        left.set_ylim(bottom=0)
+        depth = table["depth_median"].to_numpy(dtype=np.float64)
+        depth = depth[depth > 0]
+        low, high = (depth.min() / 1.4, depth.max() * 1.4) if len(depth) else (1.0, 10.0)
+        _log_axis(left, "x", float(low), float(high))
+        left.set_ylim(0, max(100 * 2.2 * max(levels), left.get_ylim()[1]))
         left.set_xlabel("depth (median counts per cell)")
         left.set_ylabel(f"random sets with p ≤ {max(levels):g} (%)")
-        right.plot([1e-4, 0.3], [1e-4, 0.3], color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
-        right.set_xscale("log")
-        right.set_yscale("log")
+        corner = (min(levels) / 3, max(levels) * 3)
+        right.plot(corner, corner, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
+        _log_axis(right, "x", *corner)
+        _log_axis(right, "y", *corner)
         right.set_xlabel("nominal p")
         right.set_ylabel("observed share")
         _legend(

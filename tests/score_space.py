@@ -12,7 +12,10 @@ import pandas as pd
 from scipy import sparse
 
 from senoscore import keys
+from senoscore.calling import AXIS_SIGNATURES
 from senoscore.settings import default_settings
+
+EXHAUSTION = AXIS_SIGNATURES["exhaustion"][0]
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -27,7 +30,7 @@ HOSTILE = (
 
 SIGNATURES: tuple[tuple[str, str, str], ...] = (
     ("t_discriminating_senescence_only", "axis", "T"),
-    ("t_discriminating_exhaustion_only", "axis", "T"),
+    (EXHAUSTION, "axis", "T"),
     ("conf_temra_effector", "axis", "T"),
     ("conf_proliferation_s", "axis", " ".join(keys.LINEAGES)),
     ("conf_proliferation_g2m", "axis", " ".join(keys.LINEAGES)),
@@ -96,7 +99,7 @@ def make(
     z = rng.normal(0, 1, (n, len(names)))
     up = {name: names.index(name) for name in names}
     both = state == "both"
-    z[(state == "exhausted") | both, up["t_discriminating_exhaustion_only"]] += 5
+    z[(state == "exhausted") | both, up[EXHAUSTION]] += 5
     like = np.isin(state, ["senescent", "senescent_like", "both"])
     z[like, up["t_discriminating_senescence_only"]] += 4.5
     z[like, up["t_arm_phenotype"]] += 5
@@ -151,7 +154,7 @@ def make(
     axes = pd.DataFrame(
         {
             "senescence": z[:, up["t_discriminating_senescence_only"]],
-            "exhaustion": z[:, up["t_discriminating_exhaustion_only"]],
+            "exhaustion": z[:, up[EXHAUSTION]],
             "cytotoxic": z[:, up["conf_temra_effector"]],
             "proliferation": z[:, up["conf_proliferation_s"]],
             "interferon": z[:, up["conf_interferon"]],
