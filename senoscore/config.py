@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
@@ -303,23 +303,32 @@ def _given(model: _Section, section: str) -> dict[str, Any]:
 Places = dict[tuple[str, ...], str]
 
 
-def load(path: str | Path, *, datasets: bool = True) -> Config:
-    """Read and check a config file; `datasets=False` also takes one without data sets.
+def load(path: str | Path, *, name: str | None = None, datasets: bool = True) -> Config:
+    """Read and check a config file.
+
+    Parameters
+    ----------
+    path
+        The YAML file. Paths in it start from the folder one runs in, as in Snakemake.
+    name
+        What to call it in messages, if not by its path.
+    datasets
+        Whether at least one data set is required.
 
     Raises
     ------
     ConfigError
         Listing every mistake with its line and dotted path.
     """
-    path = Path(path)
+    name = name or str(path)
     try:
-        text = path.read_text("utf-8-sig")
+        text = Path(path).read_text("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"config file {str(path)!r} does not exist") from None
+        raise ConfigError(f"config file {name!r} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {str(path)!r} cannot be read: {error}") from None
-    values, places = _read_yaml(text, str(path))
-    return parse(values, name=str(path), places=places, datasets=datasets)
+        raise ConfigError(f"config file {name!r} cannot be read: {error}") from None
+    values, places = _read_yaml(text, name)
+    return parse(values, name=name, places=places, datasets=datasets)
 
 
 def parse(
@@ -395,6 +404,42 @@ def check_files(config: Config, folder: Path | None = None) -> None:
     ]
     if problems:
         raise ConfigError(_listing(config.name, problems))
+
+
+def settings_for_file(
+    file: str | Path, config: str | Path | None = None, assignments: Iterable[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """The settings for one file outside the workflow.
+
+    Parameters
+    ----------
+    file
+        The data set. If the config lists it, what the config says about it counts.
+    config
+        A config file for the general settings.
+    assignments
+        ``section.key=value`` each; they go over the config.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        section, dot, rest = key.strip().partition(".")
+        if not (equals and dot and rest):
+            raise ConfigError(
+                f"--set {assignment!r}: write SECTION.KEY=VALUE, such as call.fdr=0.1"
+            )
+        given.setdefault(section, {})[rest] = _scalar(value)
+    about = given.pop("dataset", {})
+    checked = parse({**given, "datasets": {"file": {"path": str(file), **about}}}, name="--set")
+    extra = {name: _given(checked.model, name) for name in SECTIONS}
+    extra["dataset"] = checked.settings("file").get("dataset", {})
+    general = parse({}, datasets=False) if config is None else load(config, datasets=False)
+    listed = [
+        name
+        for name, dataset in general.datasets.items()
+        if dataset.path is not None and Path(dataset.path).resolve() == Path(file).resolve()
+    ]
+    return general.settings(listed[0] if listed else None, extra)
 
 
 def schema() -> dict[str, Any]:
@@ -665,7 +710,7 @@ def _at(path: tuple[str, ...], places: Places) -> str:
     return f"{dotted}: "
 
 
-def _near(name: str, known: typing.Iterable[str]) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
     if near:

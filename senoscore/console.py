@@ -1,0 +1,104 @@
+"""What the command line shows: one sentence per mistake, one line per warning, one line at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+PROGRAM = "senoscore"
+
+
+def printable(text: str) -> str:
+    """Text without control characters: names in a file can hold terminal commands."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def say(kind: str, text: str) -> None:
+    """One message on stderr."""
+    with suppress(BrokenPipeError):
+        print(f"{PROGRAM}: {kind}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def configure() -> None:
+    """Messages of the library and warnings as single lines on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    logger = logging.getLogger("senoscore")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        say("warning", " ".join(str(message).split()))
+
+    warnings.showwarning = show
+
+
+@contextmanager
+def job(what: str, folder: Path) -> Iterator[None]:
+    """Say how a job ended: data set, cells, signatures, seconds, memory."""
+    start = time.perf_counter()
+    yield
+    parts = [
+        what,
+        *_facts(folder),
+        f"{time.perf_counter() - start:.1f} s",
+        f"peak {peak_mib():,} MiB",
+    ]
+    logging.getLogger("senoscore").info("%s", printable(", ".join(parts)))
+
+
+def _facts(folder: Path) -> list[str]:
+    """Cells and signatures, as far as the artefacts of the data set know them by now."""
+    found: list[str] = []
+    with suppress(OSError, ValueError, KeyError):
+        facts = json.loads((folder / "stages" / "facts.json").read_text("utf-8"))
+        found.append(f"{facts['n_obs']:,} cells")
+        cells = folder / "stages" / "cells.h5ad"
+        if cells.exists():
+            import h5py
+
+            with h5py.File(cells) as file:
+                found.append(f"{int(file['obs/qc_pass'][:].sum()):,} pass")
+        coverage = folder / "coverage.tsv"
+        if coverage.exists():
+            with coverage.open(encoding="utf-8") as table:
+                found.append(f"{sum(1 for _ in table) - 1:,} signatures")
+    return found
+
+
+def cores() -> int:
+    """Cores this process may use, which on a cluster is fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_mib() -> int:
+    """The most memory this process has held."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10
+
+
+def hush() -> None:
+    """After a reader such as `head` has gone: nothing more to write, and no complaint about it."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,28 @@
+# Lineages, doublets and the verdict of quality control.
+rule annotate:
+    input:
+        source=source,
+        facts="<results>/{dataset}/stages/facts.json",
+        qc=plan.parts("<results>/{dataset}/stages/qc{shard}.npz"),
+    output:
+        cells="<results>/{dataset}/stages/cells.h5ad",
+        genes="<results>/{dataset}/stages/genes.npz",
+        limits="<results>/{dataset}/stages/qc_limits.tsv",
+        labels=report(
+            "<results>/{dataset}/labels.tsv",
+            caption="../report/labels.rst",
+            category="{dataset}",
+            labels={"table": "cell types to lineages"},
+        ),
+    log:
+        "<logs>/{dataset}/annotate.log",
+    params:
+        folder=subpath(output.labels, parent=True),
+        settings=plan.settings("annotate"),
+    threads: 2
+    resources:
+        mem_mb=sw.mem_mb,
+        runtime=sw.runtime,
+    shell:
+        "senoscore stage annotate {params.folder:q} --source {input.source:q}"
+        " --settings {params.settings:q} --threads {threads} 2> {log:q}"

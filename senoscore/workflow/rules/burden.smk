@@ -1,0 +1,31 @@
+# Donors, not cells: lineage and donor tables, tests, targets.
+rule burden:
+    input:
+        source=source,
+        scored="<results>/{dataset}/senoscore.h5ad",
+        pooled="<results>/{dataset}/pooled.tsv",
+    output:
+        lineages=report(
+            "<results>/{dataset}/lineages.tsv",
+            caption="../report/lineages.rst",
+            category="{dataset}",
+            labels={"table": "lineages"},
+        ),
+        donors=report(
+            "<results>/{dataset}/donors.tsv",
+            caption="../report/donors.rst",
+            category="{dataset}",
+            labels={"table": "donors"},
+        ),
+        targets="<results>/{dataset}/targets.tsv",
+    log:
+        "<logs>/{dataset}/burden.log",
+    params:
+        folder=subpath(output.donors, parent=True),
+        settings=plan.settings("burden"),
+    resources:
+        mem_mb=sw.mem_mb,
+        runtime=sw.runtime,
+    shell:
+        "senoscore stage burden {params.folder:q} --source {input.source:q}"
+        " --settings {params.settings:q} --threads {threads} 2> {log:q}"

@@ -1,0 +1,47 @@
+# p-values, false discovery rates and the state of each cell.
+rule call:
+    input:
+        source=source,
+        facts="<results>/{dataset}/stages/facts.json",
+        cells="<results>/{dataset}/stages/cells.h5ad",
+        genes="<results>/{dataset}/stages/genes.npz",
+        scores=plan.parts("<results>/{dataset}/stages/scores{shard}.npz"),
+    output:
+        scored="<results>/{dataset}/senoscore.h5ad",
+        exhausted=report(
+            "<results>/{dataset}/t_cells_exhausted.tsv",
+            caption="../report/t_cells.rst",
+            category="{dataset}",
+            labels={"table": "exhausted T cells"},
+        ),
+        senescent=report(
+            "<results>/{dataset}/t_cells_senescent.tsv",
+            caption="../report/t_cells.rst",
+            category="{dataset}",
+            labels={"table": "senescent T cells"},
+        ),
+        coverage=report(
+            "<results>/{dataset}/coverage.tsv",
+            caption="../report/coverage.rst",
+            category="{dataset}",
+            labels={"table": "genes found per signature"},
+        ),
+        calibration=report(
+            "<results>/{dataset}/calibration.tsv",
+            caption="../report/calibration.rst",
+            category="{dataset}",
+            labels={"table": "false positives on random gene sets"},
+        ),
+        pooled="<results>/{dataset}/pooled.tsv",
+    log:
+        "<logs>/{dataset}/call.log",
+    params:
+        folder=subpath(output.scored, parent=True),
+        settings=plan.settings("call"),
+    threads: 2
+    resources:
+        mem_mb=sw.mem_mb,
+        runtime=sw.runtime,
+    shell:
+        "senoscore stage call {params.folder:q} --source {input.source:q}"
+        " --settings {params.settings:q} --threads {threads} 2> {log:q}"

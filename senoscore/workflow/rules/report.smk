@@ -1,0 +1,35 @@
+# One page per data set.
+rule report:
+    input:
+        source=source,
+        scored="<results>/{dataset}/senoscore.h5ad",
+        tables=collect(
+            "<results>/{{dataset}}/{table}.tsv",
+            table=[
+                "labels",
+                "coverage",
+                "calibration",
+                "pooled",
+                "lineages",
+                "donors",
+                "targets",
+            ],
+        ),
+    output:
+        report(
+            "<results>/{dataset}/report.html",
+            caption="../report/report.rst",
+            category="{dataset}",
+            labels={"table": "the whole report"},
+        ),
+    log:
+        "<logs>/{dataset}/report.log",
+    params:
+        folder=subpath(output[0], parent=True),
+        settings=plan.settings("report"),
+    resources:
+        mem_mb=sw.mem_mb,
+        runtime=sw.runtime,
+    shell:
+        "senoscore stage report {params.folder:q} --source {input.source:q}"
+        " --settings {params.settings:q} 2> {log:q}"

@@ -1,0 +1,22 @@
+# The second pass over the matrix: every signature and its matched null.
+rule score:
+    input:
+        source=source,
+        facts="<results>/{dataset}/stages/facts.json",
+        cells="<results>/{dataset}/stages/cells.h5ad",
+        genes="<results>/{dataset}/stages/genes.npz",
+    output:
+        "<results>/{dataset}/stages/scores{shard}.npz",
+    log:
+        "<logs>/{dataset}/score{shard}.log",
+    params:
+        folder=subpath(output[0], ancestor=2),
+        settings=plan.settings("score"),
+        shard=sw.shard_option,
+    threads: 4
+    resources:
+        mem_mb=sw.mem_mb,
+        runtime=sw.runtime,
+    shell:
+        "senoscore stage score {params.folder:q} --source {input.source:q}"
+        " --settings {params.settings:q} --threads {threads} {params.shard} 2> {log:q}"
