@@ -64,7 +64,7 @@ def held_back_sets(
         weights: list[float] = []
         for position, weight in zip(shape.positions[voting], shape.weights[voting], strict=True):
             pool = controls.nearest(
-                int(means[position]), 200, np.asarray([*shape.positions, *taken])
+                int(means[position]), controls.pool_size(200), np.asarray([*shape.positions, *taken])
             )
             if len(pool):
                 rng = rng_for(seed, name, lineage, str(len(taken)))
@@ -137,7 +137,10 @@ def calibrate_lineage(
         z -= centre_of(z)
         for k in range(len(some)):
             p_all.append(set_p_values(z[:, k], strata))
-            own = z[:, k, 0]
+            own = z[:, k, 0].copy()
+            for stratum in np.unique(strata):
+                here = strata == stratum
+                own[here] -= np.nanmedian(z[here, k, 1:])
             if not np.isnan(own).any():
                 rho.append(_correlation(_centred_ranks(own), ranked_depth))
     if not p_all:

@@ -6,7 +6,7 @@ control of each gene, each control once, so that the mean over the null sets is 
 controls:
 
     d_i = sum over g of  sign w (x_ig - mean of x over g's controls)
-    z_i = d_i / sd over the null sets of the same cell  -  centre_s
+    z_i = d_i / sd over the null sets of the same cell  -  centre_s  -  median of the null at its depth
 
 A control is never a gene of any registered signature, nor of the signature itself. The centre puts the lower quartile of a
 lineage's cells where a standard normal has it (-0.67): a quartile of cells must be free of the
@@ -21,6 +21,7 @@ at or above z. It is one-sided: a signature is present or it is not.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ _NORMAL_QUARTILE = -0.6744897501960817
 MIN_POOL = 20
 MIN_CELLS = 10
 MAX_STRATA = 10
-MIN_CELLS_PER_STRATUM = 100
+MIN_CELLS_PER_STRATUM = 50
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,10 @@ class ControlGenes:
     def __len__(self) -> int:
         return len(self.genes)
 
+    def pool_size(self, n_null: int) -> int:
+        """Controls per gene: one per null set, fewer where so many would no longer be near."""
+        return int(np.clip(len(self.genes) // 20, MIN_POOL, n_null))
+
     def nearest(self, mean: int, n: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
         """The n genes nearest in mean, nearest first, none of them in `without`."""
         reach = n + len(without)
@@ -136,7 +141,7 @@ def draw_sets(
         position = genes.positions[k]
         if means[position] <= 0:
             continue
-        pool = controls.nearest(int(means[position]), n_null, genes.positions)
+        pool = controls.nearest(int(means[position]), controls.pool_size(n_null), genes.positions)
         rng = rng_for(seed, genes.name, lineage, genes.ids[k])
         row = rng.permutation(np.resize(pool, n_null))
         if drawn:
@@ -193,20 +198,22 @@ def fixed_weights(weights: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def centre_of(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What to subtract from each column of z, so that its lower quartile is a normal's.
+    """What to subtract from each set's z, so that its lower quartile is a normal's.
 
-    NaN rows (cells that express none of the genes) are left out; 0 where nothing is left.
+    `z` is cells × signatures × sets. NaN (cells that express none of the genes) is left out; 0
+    where nothing is left.
     """
     centre = np.zeros(z.shape[1:])
-    known = ~np.isnan(z)
-    some = known.any(axis=0)
-    if some.any():
-        if known.all():
-            centre = np.quantile(z, CENTRE_QUANTILE, axis=0) - _NORMAL_QUARTILE
-        else:
-            with np.errstate(invalid="ignore"):
-                filled = np.nanquantile(np.where(some, z, 0.0), CENTRE_QUANTILE, axis=0)
-            centre = np.where(some, filled - _NORMAL_QUARTILE, 0.0)
+    for s in range(z.shape[1]):
+        own = z[:, s]
+        own = own[~np.isnan(own).all(axis=1)]
+        if not len(own):
+            continue
+        quantile = np.nanquantile if np.isnan(own).any() else np.quantile
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a set with no value at all
+            level = quantile(own, CENTRE_QUANTILE, axis=0)
+        centre[s] = np.where(np.isnan(level), 0.0, level - _NORMAL_QUARTILE)
     return centre
 
 
@@ -215,7 +222,7 @@ def depth_strata(
 ) -> tuple[NDArray[np.int64], int]:
     """Depth stratum of each cell within its lineage, -1 where not used; and the most strata.
 
-    Up to ten of equal size, fewer where a stratum would hold fewer than 100 cells. Cells of equal
+    Up to ten of equal size, fewer where a stratum would hold fewer than 50 cells. Cells of equal
     depth share a stratum.
     """
     strata = np.full(len(depth), -1, np.int64)
@@ -261,6 +268,35 @@ def p_values(
         with np.errstate(invalid="ignore", divide="ignore"):
             p[cells, s] = np.where(n > 0, (1 + hits) / (1 + n), np.nan)
     return p
+
+
+def null_medians(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Median of each histogram's z (last axis: bins), interpolated within its bin; 0 if empty."""
+    total = histogram.sum(-1)
+    cumulated = np.cumsum(histogram, -1)
+    at = np.argmax(2 * cumulated >= total[..., None], axis=-1)
+    here = np.take_along_axis(histogram, at[..., None], -1)[..., 0]
+    before = np.take_along_axis(cumulated, at[..., None], -1)[..., 0] - here
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = np.where(here > 0, (total / 2 - before) / here, 0.0)
+    return np.where(total > 0, Z_MIN + (at + part) / BINS_PER_Z, 0.0)
+
+
+def align_depth(
+    z: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    medians: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """z less the median of the null at the cell's depth (lineages × signatures × strata).
+
+    The null is more skewed in shallow cells, so its median moves with depth; without this z would
+    too. A cell in no stratum (it failed quality control) takes the first.
+    """
+    known = codes >= 0
+    out = z.copy()
+    out[known] -= medians[codes[known], :, np.maximum(strata[known], 0)]
+    return out
 
 
 def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -377,6 +377,7 @@ def _qc(run: _Run) -> None:
             **_csr_arrays("sample", found.sample),
         },
         run.path(shard_file("qc", run.shard)),
+        compress=False,
     )
 
 
@@ -473,6 +474,7 @@ def _annotate(run: _Run) -> None:
             **_csr_arrays("sample", scan.sample),
         },
         run.path("stages/genes.npz"),
+        compress=False,
     )
     write_tsv(limits, run.path("stages/qc_limits.tsv"))
     write_tsv(label_table, run.path("labels.tsv"))
@@ -633,11 +635,21 @@ def _score(run: _Run) -> None:
             nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
             arrays |= {"score": nothing, "z": nothing}
         if settings.method != "matched":
-            arrays[settings.method] = scoring.score_plain(
-                settings.method, source, data, state.prepared, state.codes, rows=rows,
-                seed=settings.seed, threads=run.threads, block_size=run.block_size,
-            )  # fmt: skip
-    write_npz(arrays, run.path(shard_file("score", run.shard)))
+            from senoscore.plain import score_plain
+
+            arrays[settings.method] = score_plain(
+                settings.method,
+                source,
+                data,
+                state.prepared,
+                state.codes,
+                kind=scoring.pass_kind(data.scale),
+                seed=settings.seed,
+                rows=rows,
+                threads=run.threads,
+                block_size=run.block_size,
+            )
+    write_npz(arrays, run.path(shard_file("score", run.shard)), compress=False)
 
 
 # --------------------------------------------------------------------------------------------

@@ -20,8 +20,10 @@ from senoscore.kernels.passes import COUNTS, LINEAR, LOG, TARGET_SUM
 from senoscore.null import (
     Plan,
     VotingGenes,
+    align_depth,
     benjamini_hochberg,
     depth_strata,
+    null_medians,
     p_values,
     plan_scores,
 )
@@ -131,7 +133,7 @@ def prepare(
     """Find each signature's genes, and decide where it may be scored.
 
     Coverage is the share of the voting weight whose genes the file measures. A signature below
-    `min_coverage`, or with fewer than `min_genes_found` of its genes (all of them, for a smaller
+    `min_coverage`, or with fewer than `min_genes_found` of its genes (half of them, for a small
     signature), is not scored anywhere: missing is not zero.
     """
     voting, rows = [], []
@@ -158,7 +160,7 @@ def prepare(
         used = np.asarray(list(unique), np.int64)
         coverage = sum(g.weight for g, _ in found) / weight_all if weight_all else 0.0
         n_all = len(original.voting())
-        need = min(min_genes_found, n_all)
+        need = min(min_genes_found, -(-n_all // 2))
         if not reason and len(unique) < need:
             reason = f"{len(unique)} of {n_all} genes measured, {need} needed"
         if not reason and coverage < min_coverage:
@@ -284,14 +286,14 @@ def finish(
     strata: NDArray[np.int64],
     n_codes: int,
 ) -> Matched:
-    """p from the pooled null, then BH within each signature × lineage."""
+    """p from the pooled null, BH within each signature × lineage, z aligned over depths."""
     p = p_values(z, codes, strata, histogram)
     padj = np.full(p.shape, np.nan)
     for code in range(n_codes):
         cells = np.flatnonzero(codes == code)
         for s in range(p.shape[1]):
             padj[cells, s] = benjamini_hochberg(p[cells, s])
-    return Matched(score, z, p, padj)
+    return Matched(score, align_depth(z, codes, strata, null_medians(histogram)), p, padj)
 
 
 def calibrate(
@@ -337,7 +339,7 @@ def calibrate(
                 n_null=plan.n_null,
                 n_sets=n_sets,
                 seed=seed,
-            )  # fmt: skip
+            )
         )
     from senoscore.calibration import COLUMNS
 
@@ -488,10 +490,19 @@ def score(
                 keys.OBSM_PADJ: result.padj,
             }
         else:
+            from senoscore.plain import score_plain
+
             values = score_plain(
-                method, source, data, prepared, codes, seed=rng,
-                threads=threads, block_size=block_size,
-            )  # fmt: skip
+                method,
+                source,
+                data,
+                prepared,
+                codes,
+                kind=pass_kind(data.scale),
+                seed=rng,
+                threads=threads,
+                block_size=block_size,
+            )
             tables = {keys.OBSM_SCORE: values}
     for name, row in prepared.var.iterrows():
         if row["reason"]:
