@@ -1,0 +1,277 @@
+"""The matched-control statistic against a slow obvious implementation, and its laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.stats import norm
+
+from senoscore import null, power
+from senoscore.kernels import passes
+
+
+def counts(n_cells: int = 60, n_genes: int = 300, seed: int = 0) -> sparse.csr_matrix:
+    """Over-dispersed counts with a wide spectrum of gene means."""
+    rng = np.random.default_rng(seed)
+    mean = rng.lognormal(-2, 1.5, n_genes)
+    depth = rng.lognormal(0, 0.3, (n_cells, 1))
+    dense = rng.poisson(rng.gamma(2.0, mean / 2.0, (n_cells, n_genes)) * depth)
+    return sparse.csr_matrix(dense.astype(np.float32))
+
+
+def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
+
+
+def log_cp10k(matrix: sparse.csr_matrix) -> np.ndarray:
+    dense = matrix.toarray().astype(float)
+    total = dense.sum(1, keepdims=True)
+    return np.log1p(np.divide(dense * 1e4, total, out=np.zeros_like(dense), where=total > 0))
+
+
+def setup(
+    matrix: sparse.csr_matrix, n_null: int = 30
+) -> tuple[null.Plan, list[null.VotingGenes], np.ndarray, np.ndarray]:
+    n_genes = matrix.shape[1]
+    signatures = [
+        null.VotingGenes(
+            "up", np.array([3, 8, 20]), np.array([1.0, 0.5, 0.25]), ("g3", "g8", "g20")
+        ),
+        null.VotingGenes("mixed", np.array([5, 7]), np.array([1.0, -1.0]), ("g5", "g7")),
+    ]
+    eligible = np.ones(n_genes, bool)
+    eligible[[3, 8, 20, 5, 7]] = False
+    totals = np.asarray(matrix.sum(1), float).ravel()
+    sums = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0, keepdims=True)
+    plan = null.plan_scores(
+        signatures,
+        np.ones((1, 2), bool),
+        lineages=["T"],
+        sums=sums,
+        n_cells=np.array([matrix.shape[0]]),
+        eligible=eligible,
+        rank=np.arange(n_genes),
+        sample=[(*parts(matrix), totals)],
+        kind=passes.COUNTS,
+        n_null=n_null,
+    )
+    return plan, signatures, sums, totals
+
+
+def run(
+    matrix: sparse.csr_matrix, plan: null.Plan, totals: np.ndarray, n_strata: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = matrix.shape[0]
+    score, z = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    histogram = np.zeros((1, 2, n_strata, passes.N_BINS), np.int64)
+    strata = np.arange(n) % n_strata
+    passes.score_rows(
+        *parts(matrix), passes.COUNTS, totals, np.zeros(n, np.int64), strata,
+        plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable, plan.n_null,
+        plan.centres, score, z, histogram, np.full(n, -1), np.zeros((0, 0), np.int64),
+    )  # fmt: skip
+    return score, z, histogram
+
+
+def naive(
+    matrix: sparse.csr_matrix,
+    signature: null.VotingGenes,
+    sums: np.ndarray,
+    eligible: np.ndarray,
+    n_null: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """d, z and the null's z, cell by cell, from the definition."""
+    x = log_cp10k(matrix)
+    controls = null.ControlGenes(sums[0], eligible, np.arange(matrix.shape[1]))
+    drawn, weights = null.draw_sets(
+        signature, controls, sums[0], lineage="T", n_null=n_null, seed=0
+    )
+    own = x[:, signature.positions] @ signature.weights
+    sets = np.stack([x[:, drawn[:, j]] @ weights for j in range(n_null)], axis=1)
+    d = own - sets.mean(1)
+    z = d / sets.std(1, ddof=1)
+    null_z = np.empty_like(sets)
+    for j in range(n_null):
+        others = np.delete(sets, j, axis=1)
+        spread = others.std(1, ddof=1)
+        spread[spread < 1e-12] = np.nan  # nothing to measure this set against
+        null_z[:, j] = (sets[:, j] - others.mean(1)) / spread
+    shift = -norm.ppf(0.25)
+    z -= np.quantile(z, 0.25) + shift
+    null_z -= np.nanquantile(null_z, 0.25, axis=0) + shift
+    return d, z, null_z
+
+
+def test_score_z_and_null_equal_the_definition() -> None:
+    matrix = counts()
+    plan, signatures, sums, totals = setup(matrix)
+    score, z, histogram = run(matrix, plan, totals)
+    eligible = np.ones(matrix.shape[1], bool)
+    eligible[[3, 8, 20, 5, 7]] = False
+    for s, signature in enumerate(signatures):
+        d, expected, null_z = naive(matrix, signature, sums, eligible, plan.n_null)
+        # fixed point keeps 22 bits of x and 18 of a weight
+        np.testing.assert_allclose(score[:, s], d, atol=1e-5)
+        np.testing.assert_allclose(z[:, s], expected, atol=1e-4)
+        edges = passes.Z_MIN + np.arange(passes.N_BINS + 1) / passes.BINS_PER_Z
+        direct, _ = np.histogram(null_z[~np.isnan(null_z)], edges)
+        # a value on the edge of a bin may fall to either side
+        assert np.abs(np.cumsum(histogram[0, s, 0]) - np.cumsum(direct)).max() <= 3
+        assert histogram[0, s, 0].sum() == (~np.isnan(null_z)).sum()
+
+
+def test_p_values_equal_counting_by_hand() -> None:
+    matrix = counts()
+    plan, _, _, totals = setup(matrix)
+    _, z, histogram = run(matrix, plan, totals, n_strata=2)
+    strata = np.arange(len(z)) % 2
+    p = null.p_values(z, np.zeros(len(z), np.int64), strata, histogram)
+    for i in range(0, len(z), 7):
+        for s in range(2):
+            bins = histogram[0, s, strata[i]]
+            first = int((z[i, s] - passes.Z_MIN) * passes.BINS_PER_Z)
+            assert p[i, s] == (1 + bins[first:].sum()) / (1 + bins.sum())
+
+
+def test_each_control_is_used_equally_often_and_none_is_a_signature_gene() -> None:
+    matrix = counts(n_genes=1000)
+    _, signatures, sums, _ = setup(matrix)
+    eligible = np.ones(1000, bool)
+    controls = null.ControlGenes(sums[0], eligible, np.arange(1000))
+    drawn, _ = null.draw_sets(signatures[0], controls, sums[0], lineage="T", n_null=50, seed=0)
+    assert not np.isin(drawn, signatures[0].positions).any()
+    for row in drawn:
+        _, often = np.unique(row, return_counts=True)
+        assert often.max() - often.min() <= 1
+
+
+def test_controls_are_the_nearest_in_mean() -> None:
+    matrix = counts(n_genes=500)
+    _, _, sums, _ = setup(matrix)
+    controls = null.ControlGenes(sums[0], np.ones(500, bool), np.arange(500))
+    target = int(np.sort(sums[0])[250])
+    picked = controls.nearest(target, 20, np.array([7]))
+    candidates = [g for g in range(500) if sums[0][g] > 0 and g != 7]
+    slow = sorted(candidates, key=lambda g: (abs(int(sums[0][g]) - target), g))[:20]
+    assert picked.tolist() == slow
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_order_of_cells_and_genes_does_not_show(seed: int) -> None:
+    matrix = counts(n_cells=25, n_genes=120, seed=seed)
+    plan, _, _, totals = setup(matrix, n_null=20)
+    score, z, histogram = run(matrix, plan, totals)
+    order = np.random.default_rng(seed).permutation(matrix.shape[0])
+    score2, z2, histogram2 = run(matrix[order].tocsr(), plan, totals[order])
+    np.testing.assert_array_equal(score2, score[order])
+    np.testing.assert_array_equal(z2, z[order])
+    np.testing.assert_array_equal(histogram2, histogram)
+    # the nonzeros of a row in any order
+    shuffled = matrix.copy()
+    for i in range(matrix.shape[0]):
+        row = slice(matrix.indptr[i], matrix.indptr[i + 1])
+        mixed = np.random.default_rng(seed + i).permutation(row.stop - row.start)
+        shuffled.indices[row] = matrix.indices[row][mixed]
+        shuffled.data[row] = matrix.data[row][mixed]
+    score3, z3, _ = run(shuffled, plan, totals)
+    np.testing.assert_array_equal(score3, score)
+    np.testing.assert_array_equal(z3, z)
+
+
+def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
+    matrix = counts()
+    plan, signatures, sums, totals = setup(matrix)
+    _, z, _ = run(matrix, plan, totals)
+    eligible = np.ones(matrix.shape[1], bool)
+    eligible[[3, 8, 20, 5, 7]] = False
+    alone = null.plan_scores(
+        [signatures[1]], np.ones((1, 1), bool), lineages=["T"], sums=sums,
+        n_cells=np.array([len(z)]), eligible=eligible, rank=np.arange(matrix.shape[1]),
+        sample=[(*parts(matrix), totals)], kind=passes.COUNTS, n_null=30,
+    )  # fmt: skip
+    out = np.full((len(z), 1), np.nan)
+    z1 = out.copy()
+    passes.score_rows(
+        *parts(matrix), passes.COUNTS, totals, np.zeros(len(z), np.int64),
+        np.zeros(len(z), np.int64), *alone.sets, alone.usable, 30, alone.centres, out, z1,
+        np.zeros((1, 1, 1, passes.N_BINS), np.int64), np.full(len(z), -1),
+        np.zeros((0, 0), np.int64),
+    )  # fmt: skip
+    np.testing.assert_array_equal(z1[:, 0], z[:, 1])
+
+
+def test_first_pass_equals_scanpys_definitions() -> None:
+    matrix = counts(n_genes=400)
+    gene_class = np.zeros(400, np.uint8)
+    gene_class[:10] = 1
+    gene_class[10:30] = 2
+    metrics = np.zeros((matrix.shape[0], 6))
+    sums, detected = np.zeros((2, 400), np.int64), np.zeros((2, 400), np.int64)
+    codes = np.arange(matrix.shape[0], dtype=np.int64) % 3 - 1
+    passes.scan_rows(*parts(matrix), passes.COUNTS, gene_class, codes, metrics, sums, detected)
+    dense = matrix.toarray()
+    np.testing.assert_array_equal(metrics[:, 0], dense.sum(1))
+    np.testing.assert_array_equal(metrics[:, 1], (dense > 0).sum(1))
+    np.testing.assert_array_equal(metrics[:, 2], np.sort(dense, 1)[:, -50:].sum(1))
+    np.testing.assert_array_equal(metrics[:, 3], dense[:, :10].sum(1))
+    np.testing.assert_array_equal(metrics[:, 4], dense[:, 10:30].sum(1))
+    for code in (0, 1):
+        here = codes == code
+        np.testing.assert_allclose(
+            sums[code] / 2**passes.FIX_X, log_cp10k(matrix)[here].sum(0), atol=1e-4
+        )
+        np.testing.assert_array_equal(detected[code], (dense[here] > 0).sum(0))
+
+
+@pytest.mark.parametrize("scale", [1, 300, 5000])
+def test_top_fifty_share_of_small_and_large_counts(scale: int) -> None:
+    rng = np.random.default_rng(scale)
+    dense = rng.integers(0, scale + 2, (20, 200)).astype(np.float64)
+    if scale == 300:
+        dense += rng.random((20, 200))  # fractional counts take another path
+    matrix = sparse.csr_matrix(dense)
+    metrics = np.zeros((20, 6))
+    passes.scan_rows(
+        *parts(matrix), passes.COUNTS, np.zeros(200, np.uint8), np.full(20, -1), metrics,
+        np.zeros((1, 200), np.int64), np.zeros((1, 200), np.int64),
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics[:, 2], np.sort(dense, 1)[:, -50:].sum(1), rtol=1e-12)
+
+
+def test_depth_strata_hold_equal_shares_and_ignore_order() -> None:
+    rng = np.random.default_rng(1)
+    depth = rng.lognormal(8, 0.5, 1000).round()
+    codes = np.zeros(1000, np.int64)
+    use = rng.random(1000) > 0.1
+    strata, n = null.depth_strata(depth, codes, 1, use)
+    assert n == 10
+    assert (strata[~use] == -1).all()
+    sizes = np.bincount(strata[use])
+    assert sizes.min() > 80
+    order = rng.permutation(1000)
+    again, _ = null.depth_strata(depth[order], codes, 1, use[order])
+    np.testing.assert_array_equal(again, strata[order])
+
+
+def test_null_medians_lie_where_half_the_null_lies() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(1.3, 2, 50_000)
+    histogram = np.bincount(null.bin_of(values), minlength=passes.N_BINS)
+    assert null.null_medians(histogram) == pytest.approx(np.median(values), abs=0.02)
+
+
+def test_critical_z_is_the_smallest_that_reaches_the_level() -> None:
+    rng = np.random.default_rng(0)
+    histogram = np.bincount(null.bin_of(rng.normal(0, 1, 100_000)), minlength=passes.N_BINS)
+    critical = float(power.critical_z(histogram, 0.05))
+    code, stratum = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    p = null.p_values(
+        np.array([[critical + 1e-9], [critical - 1 / 32 + 1e-9]]), code, stratum,
+        histogram[None, None, None],
+    )  # fmt: skip
+    assert p[0, 0] <= 0.05 < p[1, 0]
+    assert critical == pytest.approx(norm.isf(0.05), abs=0.06)
