@@ -39,6 +39,7 @@ N_BINS: Final = 2048  # z from -12 to 52; what lies outside is counted in the ou
 _SMALL: Final = 256  # counts below this are looked up, not computed, within a row
 _X_UNIT: Final = float(2**FIX_X)
 _TOTAL_UNIT: Final = float(2**FIX_TOTAL)
+_NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
 _HALF: Final = 1 << (GROUP_SHIFT - 1)
 
 
@@ -303,7 +304,7 @@ def score_rows(
                 # each null set is measured against the others, as the signature is
                 deviation = (acc[base + j] - mean) * n_null / (n_null - 1)
                 rest = squares - deviation * deviation * (n_null - 1) / n_null
-                if rest <= 0:
+                if rest <= squares * _NOTHING:
                     continue
                 value = deviation / np.sqrt(rest / (n_null - 2)) - centres[code, s, j]
                 b = int(np.floor((value - Z_MIN) * BINS_PER_Z))
@@ -350,5 +351,5 @@ def null_z_rows(
             for j in range(1, n_null + 1):
                 deviation = (acc[base + j] - mean) * n_null / (n_null - 1)
                 rest = squares - deviation * deviation * (n_null - 1) / n_null
-                if rest > 0:
+                if rest > squares * _NOTHING:
                     out[i, s, j] = deviation / np.sqrt(rest / (n_null - 2))
