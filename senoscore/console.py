@@ -73,7 +73,8 @@ def _facts(folder: Path) -> list[str]:
             import h5py
 
             with h5py.File(cells) as file:
-                found.append(f"{int(file['obs/qc_pass'][:].sum()):,} pass")
+                passed = file["obs/qc_pass"][:]
+            found.append(f"{int(passed.sum()):,} pass")
         coverage = folder / "coverage.tsv"
         if coverage.exists():
             with coverage.open(encoding="utf-8") as table:
@@ -86,6 +87,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_mb() -> int:
+    """Memory of this machine, in MB, less a tenth for the others on it."""
+    if not hasattr(os, "sysconf"):
+        return 8_000
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 0.9 / 1e6)
 
 
 def peak_mib() -> int:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from senoscore.config import Config
-from senoscore.console import PROGRAM, say
+from senoscore.console import PROGRAM, memory_mb, say
 from senoscore.errors import ConfigError, SenoscoreError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -88,6 +88,9 @@ def run_workflow(
     command += ["--configfile", str(file), "--directory", str(folder)]
     command += ["--profile", _profile(profile or "local")]
     command += ["--cores", cores] if cores else []
+    if profile in (None, "local"):
+        # so many data sets at once as fit: Snakemake would count cores only
+        command += ["--resources", f"mem_mb={memory_mb()}"]
     folder.mkdir(parents=True, exist_ok=True)
     start = time.time()
     with _lock(folder) as (handle, left_behind):

@@ -94,7 +94,7 @@ def shard_option(wildcards: Wildcards) -> str:
 
 def mem_mb(wildcards: Wildcards, input: Iterable[str], attempt: int) -> int:
     """Memory to ask for, in MB: grows with the input, and doubles when a job was killed for it."""
-    return math.ceil((_BASE_MB + _PER_INPUT_MB * _size_mb(input)) * 2 ** (attempt - 1))
+    return math.ceil((_BASE_MB + _PER_INPUT_MB * _size_mb(input)) * (1 << (attempt - 1)))
 
 
 def runtime(wildcards: Wildcards, input: Iterable[str], attempt: int) -> int:
