@@ -84,7 +84,7 @@ class TileStore:
                 self._held += size
             else:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="senoscore-")
+                    self._file = tempfile.TemporaryFile(prefix="senoscore-")  # noqa: SIM115
                 self.spilled = True
                 begin = self._end
                 self._end += size
@@ -165,7 +165,7 @@ class TileStore:
     def _write(self, values: NDArray[Any], offset: int) -> None:
         if self._file is None:
             raise RuntimeError("the matrix was closed while it was read")
-        view = memoryview(np.ascontiguousarray(values)).cast("B")
+        view = np.ascontiguousarray(values).view(np.uint8).data
         try:
             while view:
                 n = os.pwrite(self._file.fileno(), view, offset)
@@ -177,9 +177,7 @@ class TileStore:
             ) from error
 
 
-def transpose(
-    source: CscSource, first: int, last: int, *, memory: int, threads: int
-) -> TileStore:
+def transpose(source: CscSource, first: int, last: int, *, memory: int, threads: int) -> TileStore:
     """Read all columns once and keep rows `first` to `last` as tiles.
 
     `memory` bounds the tiles held; each thread needs a few tiles' worth beside them.
@@ -232,7 +230,9 @@ def _transpose_group(
         (
             values,
             indices.astype(np.int32, copy=False),
-            (source.indptr[left : right + 1] - lo).astype(np.int32 if hi - lo < 2**31 else np.int64),
+            (source.indptr[left : right + 1] - lo).astype(
+                np.int32 if hi - lo < 2**31 else np.int64
+            ),
         ),
         shape=(source.shape[0], right - left),
     ).tocsr()
@@ -256,9 +256,7 @@ def _read(part: Vector, name: str, lo: int, hi: int, left: int, right: int) -> N
     return out
 
 
-def _check_rows(
-    source: CscSource, indices: NDArray[Any], lo: int, left: int, right: int
-) -> None:
+def _check_rows(source: CscSource, indices: NDArray[Any], lo: int, left: int, right: int) -> None:
     bad = np.flatnonzero((indices < 0) | (indices >= source.shape[0]))
     if len(bad):
         column = int(np.searchsorted(source.indptr, lo + bad[0], "right")) - 1

@@ -406,7 +406,8 @@ def _check_below(
         elif isinstance(node, h5py.Group) and left != 0:
             below = None if left is None else left - 1
             todo += [
-                (node, child, f"{where}/{child}", below) for child in _link_names(node, _MAX_OBJECTS)
+                (node, child, f"{where}/{child}", below)
+                for child in _link_names(node, _MAX_OBJECTS)
             ]
 
 
@@ -583,7 +584,9 @@ def _declared_sparse(
             "the file is damaged; obtain it again."
         )
     if storage is None:
-        fits = [n for n, length in zip(("csr", "csc"), shape, strict=True) if length == n_indptr - 1]
+        fits = [
+            n for n, length in zip(("csr", "csc"), shape, strict=True) if length == n_indptr - 1
+        ]
         if len(fits) != 1:
             raise InputDataError(
                 f"{key} in {file} does not say whether it is stored by rows or by columns: "
@@ -649,7 +652,7 @@ def _child(group: Any, name: str) -> Any:
         return None
     if isinstance(group, h5py.Group):
         return find_node_in(group, name)
-    return group[name] if name in group else None
+    return group[name] if name in group else None  # noqa: SIM401
 
 
 def find_node_in(group: h5py.Group, name: str) -> Any:
