@@ -81,8 +81,8 @@ class _Names:
         for other in (name.upper(), name.capitalize()):
             if other in self.current:
                 return f" (did you mean {self.current[other]}?)"
-        start = name[:2].lower()
-        alike = [n for n in self.current if n[:2].lower() == start and abs(len(n) - len(name)) < 3]
+        start = name[:3].lower()
+        alike = [n for n in self.current if n[:3].lower() == start and abs(len(n) - len(name)) < 2]
         return did_you_mean(name, alike)
 
 
@@ -166,7 +166,7 @@ def _check_set(signature: Signature, log: Log) -> None:
         if unknown:
             what = f"unknown {rule} {listed(unknown)}{did_you_mean(unknown[0], allowed)}"
             log(rule, what, f"use {' '.join(allowed)}")
-    if signature.scored and not signature.voting() and "empty" not in reported:
+    if signature.scored and not signature.voting() and not reported:
         todo = "let a gene vote, or set scored to no"
         log("no vote", "no gene votes, so there is nothing to score", todo)
     if signature.role != "user":
