@@ -408,7 +408,7 @@ def _effects(programmes: dict[str, Programme]) -> _Effects:
     )
 
 
-def _draw(cohort: _Cohort, *, threads: int, slice_size: int = _SLICE) -> Iterator[_Rows]:
+def _draw(cohort: _Cohort, *, threads: int) -> Iterator[_Rows]:
     """Rows of the matrix in order; slices are drawn ahead in threads and are always the same."""
     from senoscore.kernels.draw import draw_cells
 
@@ -420,7 +420,7 @@ def _draw(cohort: _Cohort, *, threads: int, slice_size: int = _SLICE) -> Iterato
     seed = np.uint64(cohort.settings.seed)
 
     def one(first: int) -> _Rows:
-        last = min(first + slice_size, cohort.n_cells)
+        last = min(first + _SLICE, cohort.n_cells)
         part = slice(first, last)
         lengths = np.zeros(last - first, np.int64)
         indices = np.empty((last - first) * cohort.n_genes, np.int32)
@@ -450,7 +450,7 @@ def _draw(cohort: _Cohort, *, threads: int, slice_size: int = _SLICE) -> Iterato
         )
         return _Rows(lengths, indices[:written].copy(), data[:written].copy())
 
-    firsts = range(0, cohort.n_cells, slice_size)
+    firsts = range(0, cohort.n_cells, _SLICE)
     yield from _ahead(one, firsts, threads)
 
 
@@ -810,7 +810,7 @@ def simulate_to(
     return path
 
 
-def _write(cohort: _Cohort, path: Path, *, threads: int, slice_size: int = _SLICE) -> None:
+def _write(cohort: _Cohort, path: Path, *, threads: int) -> None:
     import anndata
     import h5py
 
@@ -824,7 +824,7 @@ def _write(cohort: _Cohort, path: Path, *, threads: int, slice_size: int = _SLIC
         x.attrs["shape"] = np.array([cohort.n_cells, cohort.n_genes], np.int64)
         lengths = []
         with _Values(x, threads) as values:
-            for part in _draw(cohort, threads=threads, slice_size=slice_size):
+            for part in _draw(cohort, threads=threads):
                 lengths.append(part.lengths)
                 values.append(part.data, part.indices)
         indptr = np.concatenate(([0], np.cumsum(np.concatenate(lengths))))
