@@ -102,7 +102,7 @@ LINEAGE_NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "T": "T cells",
         "B": "B cells",
         "NK": "NK cells",
-        "mono_mac": "monocytes, macrophages",
+        "mono_mac": "monocytes/macrophages",
         "neutrophil": "neutrophils",
         "DC": "dendritic cells",
         "other": "other cells",
@@ -170,7 +170,7 @@ def percent(part: float, whole: float) -> str:
     return f"{text}\N{NO-BREAK SPACE}%"
 
 
-def _plain_text() -> AbstractContextManager[None]:
+def plain_style() -> AbstractContextManager[None]:
     """The settings every picture is drawn with, undone on leaving."""
     import matplotlib as mpl
 
@@ -290,6 +290,8 @@ def _legend(
     **kwargs: Any,
 ) -> None:
     """A legend whose texts are taken as they are, also those that begin with an underscore."""
+    if not outside:
+        kwargs["ncols"] = _n_columns(ax, labels)
     place: dict[str, Any] = (
         {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2} if outside else {}
     )
@@ -298,6 +300,13 @@ def _legend(
     for text, label in zip(made.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
+
+
+def _n_columns(ax: Axes, labels: Sequence[str]) -> int:
+    """As many columns as the width of the figure has room for, at most three."""
+    width = float(ax.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, min(3, len(labels), int(12.5 * (width - 0.4) / (longest + 4))))
 
 
 def _dot(color: str, shape: str = "o", size: float = 6.0) -> Any:
@@ -517,7 +526,7 @@ def qc(
 
     shown = [m for m in metrics if m in s.obs and np.isfinite(s.obs[m].astype(float)).any()]
     if not shown:
-        with _plain_text():
+        with plain_style():
             return [
                 _say(one, "No raw counts in this file:\nno quality measure can be shown.")
                 for one in _many_axes(ax, 1, 5, 1.6)
@@ -536,7 +545,7 @@ def qc(
     if limits is None:
         stored = s.uns.get(keys.UNS, {}).get("qc_limits")
         limits = stored if isinstance(stored, pd.DataFrame) else None
-    with _plain_text():
+    with plain_style():
         axes = _many_axes(ax, len(shown), 3.1 * len(shown) + 1.2, 1.1 + 0.3 * len(rows))
         for number, (one, metric) in enumerate(zip(axes, shown, strict=True)):
             values = s.obs[metric].to_numpy(dtype=np.float64)
@@ -641,7 +650,7 @@ def lineages(
         labels = [*(labels[r] for r in rows), f"{len(rest):,} smaller groups"]
         table = np.vstack([table[rows], table[rest].sum(0, keepdims=True)])
     totals = table.sum(1)
-    with _plain_text():
+    with plain_style():
         ax = _one_axes(ax, 6.4, 1.2 + 0.27 * len(labels))
         left = np.zeros(len(labels))
         for j, name in enumerate(keys.LINEAGES):
@@ -664,7 +673,6 @@ def lineages(
             outside=False,
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
-            ncols=3,
             columnspacing=1.2,
             handlelength=1.2,
         )
@@ -709,7 +717,7 @@ def scores(
     else:
         wanted = [signatures] if isinstance(signatures, str) else [str(n) for n in signatures]
     if not wanted:
-        with _plain_text():
+        with plain_style():
             return [_say(a, "No signature to show.") for a in _many_axes(ax, 1, 5, 1.4)]
     codes, names = group_labels(s, groupby)
     fdr = fdr_of(s)
@@ -719,7 +727,9 @@ def scores(
         counts = np.bincount(codes[np.isfinite(z) & (codes >= 0)], minlength=len(names))
         rows, _ = _largest(counts, max_groups)
         drawn.append((name, z, padj_of(s, name), [r for r in rows if counts[r]]))
-    with _plain_text():
+    shown = [z[(codes >= 0) & np.isfinite(z)] for _, z, _, rows in drawn if rows]
+    low, high = _z_range(np.concatenate(shown) if shown else np.zeros(0))
+    with plain_style():
         heights = [0.9 + 0.32 * max(1, len(d[3])) for d in drawn]
         if ax is None and len(wanted) > 1:
             import matplotlib.pyplot as plt
@@ -740,7 +750,6 @@ def scores(
                 _say(one, f"{title}: not scored.\n{why}")
                 continue
             members = [z[(codes == r) & np.isfinite(z)] for r in rows]
-            low, high = _z_range(np.concatenate(members))
             colors = [LINEAGE_COLORS.get(names[r], _KEPT) for r in rows]
             one.axvline(0, color="#999999", linewidth=0.8, zorder=1)
             _violins(one, members, colors, log=False, low=low, high=high, max_points=2000)
@@ -760,7 +769,8 @@ def scores(
                     color="#000000", linewidth=0, alpha=0.7, rasterized=True, zorder=5,
                 )  # fmt: skip
             _write_y(one, [_group_name(names[r]) for r in rows])
-            one.set_xlabel("z (0: as random genes of the same abundance)")
+            if one is axes[-1]:
+                one.set_xlabel("z (0: as random genes of the same abundance)")
             one.set_title(title, loc="left", parse_math=False)
     return axes
 
@@ -844,7 +854,7 @@ def t_states(
     across, up = _axis_values(s, x), _axis_values(s, y)
     shown = is_t & np.isfinite(across) & np.isfinite(up)
     counts = {name: int((is_t & (state == name)).sum()) for name in keys.T_STATES}
-    with _plain_text():
+    with plain_style():
         ax = _one_axes(ax, 6.0, 5.6)
         if not is_t.any():
             return _say(ax, "No T cells in this file.")
@@ -910,7 +920,6 @@ def t_states(
             outside=False,
             loc="lower left",
             bbox_to_anchor=(0.0, 1.02),
-            ncols=3,
             columnspacing=1.2,
             handletextpad=0.3,
             borderaxespad=0.0,
@@ -951,8 +960,8 @@ def embedding(
     Axes
         Distances on such maps mean little; use it to see where on it the called cells lie.
     """
-    key = _basis(s, basis)
-    with _plain_text():
+    key = embedding_key(s, basis)
+    with plain_style():
         ax = _one_axes(ax, 6.0, 5.2)
         if key is None:
             return _say(ax, "This file has no embedding (UMAP, t-SNE).")
@@ -986,7 +995,8 @@ def _is_number(column: pd.Series) -> bool:
     )
 
 
-def _basis(s: AnnData, basis: str | None) -> str | None:
+def embedding_key(s: AnnData, basis: str | None = None) -> str | None:
+    """Key of the embedding to draw: the asked-for one, else a UMAP, a t-SNE, any in two columns."""
     usable = [
         str(k)
         for k in s.obsm
@@ -1045,7 +1055,7 @@ def _embed_labels(
             color=colors[i], linewidth=0.2 if called else 0, edgecolor="#333333", rasterized=True,
             label=f"_{i}",
         )  # fmt: skip
-    labels = [f"{clean_label(names[i], limit=30)} ({counts[i]:,})" for i in order]
+    labels = [f"{_group_name(names[i])} ({counts[i]:,})" for i in order]
     handles = [_dot(colors[i]) for i in order]
     if rest:
         unnamed = len(names) > len(order)
@@ -1057,7 +1067,7 @@ def _embed_labels(
         )
     _legend(
         ax, handles, labels, outside=False, loc="lower center", bbox_to_anchor=(0.5, 1.0),
-        ncols=3 if max(map(len, labels), default=0) < 26 else 2, columnspacing=1.0,
+        columnspacing=1.0,
         handletextpad=0.2,
     )  # fmt: skip
 
@@ -1252,7 +1262,7 @@ def markers(
     _, names = group_labels(s, groupby)
     fixed = list(keys.T_STATES) if groupby == keys.OBS_T_STATE else names
     columns = [n for n in fixed if n in set(table["group"])]
-    with _plain_text():
+    with plain_style():
         n_rows = len(listed) + len(groups) * 0.9
         ax = _one_axes(ax, 6.4, 1.4 + 0.21 * n_rows)
         if not columns:
@@ -1353,7 +1363,7 @@ def coverage(s: AnnData, *, max_signatures: int = 80, ax: Axes | None = None) ->
     scored = (var["status"].astype(str) == "scored").to_numpy()
     order = np.lexsort((np.asarray(var.index, dtype=str), -share, ~scored))[:max_signatures]
     floor = float(settings_of(s).get("score", {}).get("min_coverage", ScoreSettings().min_coverage))
-    with _plain_text():
+    with plain_style():
         ax = _one_axes(ax, 6.4, 0.9 + 0.2 * len(order))
         ax.barh(
             np.arange(len(order)), np.nan_to_num(share[order]), height=0.72,
@@ -1388,7 +1398,7 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
         of two standard errors; the dashed line is what it should be. Right: observed against
         nominal rate at .05, .01 and .001, over all depths; honest p-values lie on the diagonal.
     """
-    with _plain_text():
+    with plain_style():
         axes = _many_axes(ax, 2, 7.6, 3.4, across=True) if ax is None else _many_axes(ax, 2, 0, 0)
         if len(table) == 0:
             for one in axes:
@@ -1440,7 +1450,6 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
             outside=False,
             loc="lower left",
             bbox_to_anchor=(0.0, 1.0),
-            ncols=2,
             columnspacing=1.0,
             handletextpad=0.2,
         )
@@ -1485,7 +1494,7 @@ def burden(
     rows = table[table["lineage"].astype(str) == lineage]
     # a table by subset also holds the whole lineage, or is summed by whoever asks for it
     rows = rows.drop_duplicates("donor")
-    with _plain_text():
+    with plain_style():
         if len(rows) == 0:
             return _say(_one_axes(ax, 5, 1.4), f"No {LINEAGE_NAMES.get(lineage, lineage)}.")
         kept = rows.sort_values("n_qc_pass", ascending=False, kind="stable")[:max_donors]
@@ -1530,7 +1539,7 @@ def burden(
         _legend(
             ax, [_dot(T_STATE_COLORS[n], _STATE_SHAPES[n]) for _, n in series],
             [n for _, n in series], outside=False, loc="lower left", bbox_to_anchor=(0, 1),
-            ncols=2, handletextpad=0.2,
+            handletextpad=0.2,
         )  # fmt: skip
         if len(kept) < len(rows):
             ax.text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -263,3 +264,43 @@ def donor_table(s: ad.AnnData, *, min_cells: int = 10) -> pd.DataFrame:
         s.obs, pd.DataFrame(np.asarray(s.X), index=s.obs_names, columns=s.var_names),
         donor=donor_names(s.obs.get("donor_id"), s.n_obs), min_cells=min_cells, confidence=0.95,
     )  # fmt: skip
+
+
+def write_artefacts(s: ad.AnnData, directory: Path, *, donors: bool = True) -> Path:
+    """The folder of a data set as the stages before the report leave it."""
+    from senoscore.donors import ALL_DONORS, burden_table
+    from senoscore.io.artefacts import write_h5ad, write_json, write_npz, write_tsv
+
+    limits = s.uns[keys.UNS].get("qc_limits")
+    kept = s.copy()
+    kept.uns[keys.UNS].pop("qc_limits", None)
+    write_h5ad(kept, directory / "senoscore.h5ad")
+    write_json(json.loads(s.uns[keys.UNS]["facts"]), directory / "stages" / "facts.json")
+    if limits is not None:
+        write_tsv(limits, directory / "stages" / "qc_limits.tsv")
+    counts, symbols, totals = panel(s)
+    write_npz(
+        {
+            "metrics": np.c_[totals, np.zeros((s.n_obs, 5))],
+            "panel_genes": np.asarray(symbols),
+            "panel_data": counts.data,
+            "panel_indices": counts.indices.astype(np.int32),
+            "panel_indptr": counts.indptr.astype(np.int64),
+            "panel_shape": np.asarray(counts.shape, np.int64),
+        },
+        directory / "stages" / "qc.npz",
+    )
+    table = donor_table(s) if donors else None
+    if table is not None:
+        write_tsv(table, directory / "donors.tsv")
+    z = pd.DataFrame(np.asarray(s.X), index=s.obs_names, columns=s.var_names)
+    everyone = burden_table(
+        s.obs, z, donor=np.full(s.n_obs, ALL_DONORS, dtype=object), min_cells=10, confidence=0.95
+    )
+    write_tsv(everyone.drop(columns="donor", errors="ignore"), directory / "lineages.tsv")
+    for state in ("exhausted", "senescent"):
+        rows = s.obs[s.obs[keys.OBS_T_STATE].isin([state, "both"])]
+        write_tsv(rows.rename_axis("cell").reset_index(), directory / f"t_cells_{state}.tsv")
+    write_tsv(s.var.rename_axis("signature").reset_index(), directory / "coverage.tsv")
+    write_tsv(calibration_table(), directory / "calibration.tsv")
+    return directory
