@@ -16,7 +16,6 @@ Two rules for whoever writes a kernel:
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -42,8 +41,10 @@ class _ForgivingCache(FunctionCache):
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, EOFError, pickle.PickleError):
-            return
+        except Exception:  # noqa: BLE001 (reading damaged bytes as code can fail in any way)
+            # start over with an empty index, or the same failure would await every later run
+            with suppress(Exception):
+                self.flush()  # type: ignore[no-untyped-call]
 
 
 def njit(func: Callable[P, R]) -> Callable[P, R]:

@@ -185,8 +185,9 @@ def score_genes(
 
     Satija et al. 2015, doi:10.1038/nbt.3192; Tirosh et al. 2016, doi:10.1126/science.aad0501.
     Given controls from :func:`score_genes_controls` it equals ``scanpy.tl.score_genes`` 1.11 but
-    for the rounding of scanpy's sums (below 1e-12). Weights are not used, and down genes are left
-    out, for scanpy knows neither.
+    for the rounding of scanpy's sums: 1e-14 of the highest value, or 1e-6 where the data are
+    float32 and sparse, which scanpy adds up in float32. Weights are not used, and down genes are
+    left out, for scanpy knows neither.
 
     *How to read it*: in the units of the data; above 0, the set is expressed more than its
     controls are.

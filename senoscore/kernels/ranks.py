@@ -33,19 +33,18 @@ UNIT = 2.0**30
 
 
 @njit
-def _key(value: int, is_float: bool, width: int) -> int:
-    """An integer that orders as the value behind these bits does; 0 for zero, -0.0 and NaN."""
-    key = np.int64(value)
-    if is_float:
-        # magnitudes of negative floats grow away from zero: turn their bits around
-        if width == 4:
-            key ^= (key >> 31) & 0x7FFFFFFF
-            infinity = np.int64(0x7F800000)
-        else:
-            key ^= (key >> 63) & 0x7FFFFFFFFFFFFFFF
-            infinity = np.int64(0x7FF0000000000000)
-        if key == -1 or key > infinity or key < -infinity - 1:
-            key = np.int64(0)
+def _key(bits: int, width: int) -> int:
+    """An integer that orders as the float behind these bits does; 0 for zero, -0.0 and NaN."""
+    key = np.int64(bits)
+    # magnitudes of negative floats grow away from zero: turn their bits around
+    if width == 4:
+        key ^= (key >> 31) & 0x7FFFFFFF
+        infinity = np.int64(0x7F800000)
+    else:
+        key ^= (key >> 63) & 0x7FFFFFFFFFFFFFFF
+        infinity = np.int64(0x7FF0000000000000)
+    if key == -1 or key > infinity or key < -infinity - 1:
+        key = np.int64(0)
     return key  # type: ignore[return-value]
 
 
@@ -135,7 +134,6 @@ def _rank_counts(
 @njit
 def _rank_any(
     bits: NDArray[Any],
-    is_float: bool,
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
     n_vars: int,
@@ -157,7 +155,7 @@ def _rank_any(
     n_above = 0
     n_below = 0
     for j in range(n):
-        key = _key(bits[j], is_float, width)
+        key = _key(bits[j], width)
         keys[j] = key
         n_above += key > 0
         n_below += key < 0
@@ -195,7 +193,6 @@ def _rank_any(
 def _rank_row(
     data: NDArray[Any],
     bits: NDArray[Any],
-    is_float: bool,
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
     n_vars: int,
@@ -217,7 +214,7 @@ def _rank_row(
     if n_hits >= 0:
         return n_hits, n_above, 0
     return _rank_any(
-        bits, is_float, columns, marked, n_vars, hits, higher, equal, keys, values, places, counts
+        bits, columns, marked, n_vars, hits, higher, equal, keys, values, places, counts
     )
 
 
@@ -237,7 +234,6 @@ def _ucell_rows(
     columns: NDArray[np.uint32],
     data: NDArray[Any],
     bits: NDArray[Any],
-    is_float: bool,
     n_vars: int,
     marked: NDArray[np.uint8],
     slot: NDArray[np.int32],
@@ -264,7 +260,7 @@ def _ucell_rows(
     for i in range(first_row, last_row):
         row = slice(indptr[i], indptr[i + 1])
         n_hits, n_above, n_below = _rank_row(
-            data[row], bits[row], is_float, columns[row], marked, n_vars,
+            data[row], bits[row], columns[row], marked, n_vars,
             bins, hits, higher, equal, keys, values, places, counts,
         )  # fmt: skip
         credit[:] = 0
@@ -295,11 +291,9 @@ def _ucell_rows(
             scores[i, s] = score
 
 
-def _bits(data: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-    """The data as integers of the same width (floats by their bits), and whether they are floats."""
-    if data.dtype.kind == "f":
-        return data.view(np.int32 if data.dtype.itemsize == 4 else np.int64), True
-    return data, False
+def _bits(data: NDArray[Any]) -> NDArray[Any]:
+    """The same memory as integers: numba cannot look at the bits of a float."""
+    return data.view(np.int32 if data.dtype.itemsize == 4 else np.int64)
 
 
 def ucell(
@@ -382,7 +376,7 @@ def ucell(
     most = 2 * reach * max_rank - reach * (reach + 1)  # credit of the best possible cell
     scores = np.empty((len(pointers) - 1, sets.n_sets))
     over_rows(
-        _ucell_rows, pointers, columns, values, *_bits(values), n_vars,
+        _ucell_rows, pointers, columns, values, _bits(values), n_vars,
         table.marked, table.slot, table.first, table.arm, n_found.ravel(), most.ravel(),
         int(max_rank), float(w_neg), bool(clip), scores, threads=threads,
     )  # fmt: skip
@@ -419,7 +413,6 @@ def _sort_rows(
 @njit
 def _count_earlier(
     bits: NDArray[Any],
-    is_float: bool,
     hits: NDArray[np.int32],
     n_hits: int,
     higher: NDArray[np.int64],
@@ -433,9 +426,9 @@ def _count_earlier(
         earlier[k] = 0
         if equal[k] == 1 or higher[k] >= n_up:  # no tie, or out of reach in any order
             continue
-        key = _key(bits[hits[k]], is_float, width)
+        key = _key(bits[hits[k]], width)
         for j in range(hits[k]):
-            earlier[k] += _key(bits[j], is_float, width) == key
+            earlier[k] += _key(bits[j], width) == key
 
 
 @njit
@@ -446,7 +439,6 @@ def _aucell_rows(
     columns: NDArray[np.uint32],
     data: NDArray[Any],
     bits: NDArray[Any],
-    is_float: bool,
     n_vars: int,
     marked: NDArray[np.uint8],
     slot: NDArray[np.int32],
@@ -474,11 +466,11 @@ def _aucell_rows(
     for i in range(first_row, last_row):
         row = slice(indptr[i], indptr[i + 1])
         n_hits, n_above, n_below = _rank_row(
-            data[row], bits[row], is_float, columns[row], marked, n_vars,
+            data[row], bits[row], columns[row], marked, n_vars,
             bins, hits, higher, equal, keys, values, places, counts,
         )  # fmt: skip
         if in_order:
-            _count_earlier(bits[row], is_float, hits, n_hits, higher, equal, n_up, earlier)
+            _count_earlier(bits[row], hits, n_hits, higher, equal, n_up, earlier)
         n_zero = n_vars - n_above - n_below
         # what a gene at zero gets; those that are not zero are taken out below
         gain_zero = 0
@@ -500,10 +492,10 @@ def _aucell_rows(
             n_before = 0
             for s in range(len(genes)):
                 while j < indptr[i + 1] and columns[j] < genes[s]:
-                    n_before += _key(bits[j], is_float, width) != 0
+                    n_before += _key(bits[j], width) != 0
                     j += 1
                 stored = j < indptr[i + 1] and columns[j] == genes[s]
-                if not stored or _key(bits[j], is_float, width) == 0:
+                if not stored or _key(bits[j], width) == 0:
                     gain = _credit(n_above + genes[s] - n_before, 1, n_up)
                     for m in range(first[s], first[s + 1]):
                         credit[owner[m]] += gain
@@ -606,7 +598,7 @@ def aucell(
     most = reach * n_up - reach * (reach + 1) // 2
     scores = np.empty((len(pointers) - 1, sets.n_sets))
     over_rows(
-        _aucell_rows, pointers, columns, values, *_bits(values), n_vars,
+        _aucell_rows, pointers, columns, values, _bits(values), n_vars,
         table.marked, table.slot, table.columns, table.first, table.arm // 2, n_found, most,
         int(n_up), tie_order is not None, scores, threads=threads,
     )  # fmt: skip

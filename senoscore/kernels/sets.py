@@ -181,10 +181,11 @@ def check_rows(
     """CSR arrays as the kernels need them, proven not to point outside the matrix.
 
     Columns are returned unsigned: numba then needs no test for indices that count from the end.
-    The data are returned as float32, float64, int32 or int64 (whichever holds them exactly) so
-    that each kernel is compiled for few types; arrays that fit already are not copied.
+    Data are returned as float32 or float64, whichever holds them exactly, so that each kernel is
+    compiled for two types only. Arrays that fit are not copied (those marked read-only are: numba
+    would compile everything once more for them).
     """
-    pointers = np.ascontiguousarray(indptr, dtype=np.int64)
+    pointers = np.require(indptr, np.int64, ["C", "W"])
     columns = np.asarray(indices)
     values = np.asarray(data)
     if len(pointers) < 1 or pointers[0] != 0 or (np.diff(pointers) < 0).any():
@@ -194,26 +195,23 @@ def check_rows(
             f"sparse rows disagree: indptr promises {pointers[-1]} values, found {len(columns)} "
             f"indices and {len(values)} values"
         )
-    if columns.dtype != np.int32:
-        columns = np.clip(columns, -1, 2**31 - 1).astype(np.int32)
-    # seen as unsigned, a negative index is the largest: one comparison finds both mistakes
-    unsigned = np.ascontiguousarray(columns).view(np.uint32)
-    if len(columns) and unsigned.max() >= n_vars:
-        raise InputDataError(
-            f"column indices {columns.min()} to {columns.max()} do not fit {n_vars} genes; "
-            "the file is damaged, or the number of genes is wrong"
-        )
+    if len(columns):
+        if columns.dtype.kind not in "iu":
+            raise InputDataError(f"column indices must be integers, found dtype {columns.dtype}")
+        # seen as unsigned, a negative index is the largest: one look finds both mistakes
+        seen = columns.view(np.uint32) if columns.dtype == np.int32 else columns
+        if seen.max() >= n_vars or (seen is columns and seen.min() < 0):
+            raise InputDataError(
+                f"column indices {columns.min()} to {columns.max()} do not fit {n_vars} genes; "
+                "the file is damaged, or the number of genes is wrong"
+            )
+    unsigned = np.require(columns, np.int32, ["C", "W"]).view(np.uint32)
     kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind == "f":
-        wanted: type[Any] = np.float32 if size <= 4 else np.float64
-    elif kind in "bui":
-        wanted = np.int32 if size + (kind == "u") <= 4 else np.int64
-    else:
+    if kind not in "bfiu":
         raise InputDataError(f"expression values must be numbers, found dtype {values.dtype}")
-    if kind == "u" and size == 8 and len(values) and values.max() > np.iinfo(np.int64).max:
-        raise InputDataError(f"a value of {values.max()} is too large to be an expression value")
-    return (
-        pointers,
-        unsigned,
-        np.ascontiguousarray(values, dtype=wanted),
-    )
+    if kind in "iu" and size == 8 and len(values):
+        largest = max(int(values.max()), -int(values.min()))
+        if largest > 2**53:
+            raise InputDataError(f"integers beyond 2**53 cannot be scored, found {largest}")
+    exact = np.float32 if size <= (4 if kind == "f" else 2) else np.float64
+    return pointers, unsigned, np.require(values, exact, ["C", "W"])
