@@ -64,7 +64,9 @@ def held_back_sets(
         weights: list[float] = []
         for position, weight in zip(shape.positions[voting], shape.weights[voting], strict=True):
             pool = controls.nearest(
-                int(means[position]), controls.pool_size(200), np.asarray([*shape.positions, *taken])
+                int(means[position]),
+                controls.pool_size(200),
+                np.asarray([*shape.positions, *taken]),
             )
             if len(pool):
                 rng = rng_for(seed, name, lineage, str(len(taken)))
@@ -140,7 +142,10 @@ def calibrate_lineage(
             own = z[:, k, 0].copy()
             for stratum in np.unique(strata):
                 here = strata == stratum
-                own[here] -= np.nanmedian(z[here, k, 1:])
+                null = z[here, k, 1:]
+                null = null[~np.isnan(null)]
+                if len(null):
+                    own[here] -= np.median(null)
             if not np.isnan(own).any():
                 rho.append(_correlation(_centred_ranks(own), ranked_depth))
     if not p_all:
@@ -157,11 +162,14 @@ def calibrate_lineage(
             "n_sets": len(p),
         }
         for level in LEVELS:
-            with np.errstate(invalid="ignore"):
-                hit = np.where(np.isnan(p[:, here]), np.nan, p[:, here] <= level)
-            per_set = np.nanmean(hit, axis=1)
-            row[f"fpr_{level:g}"] = float(np.nanmean(per_set))
-            row[f"se_{level:g}"] = float(np.nanstd(per_set, ddof=1) / np.sqrt(len(per_set)))
+            tested = (~np.isnan(p[:, here])).sum(axis=1)
+            # a cell without a p-value is not a false positive, and not evidence either
+            hits = (p[:, here] <= level).sum(axis=1)[tested > 0] / tested[tested > 0]
+            n_sets = len(hits)
+            row[f"fpr_{level:g}"] = float(hits.mean()) if n_sets else np.nan
+            row[f"se_{level:g}"] = (
+                float(hits.std(ddof=1) / np.sqrt(n_sets)) if n_sets > 1 else np.nan
+            )
         row["spearman_z_depth"] = float(np.mean(rho)) if rho else np.nan
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -48,7 +48,10 @@ OTHER_LINEAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "DC": ("dc_senescence",),
     "other": ("core_senescence", "p53_tis"),
 }
+# what the reviews give for these is lost function and activation genes: a call needs core
+# senescence as well, and without it stays open
 LOW_CONFIDENCE: Final = ("neutrophil", "DC")
+CORE: Final = "core_senescence"
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # T subsets whose ordinary programme looks like an arm or an axis
@@ -77,7 +80,7 @@ class Tables:
 
 
 def t_axes(tables: Tables, is_t: NDArray[np.bool_]) -> pd.DataFrame:
-    """z of the six axes, NaN outside T cells."""
+    """Z of the six axes, NaN outside T cells."""
     axes = {}
     for axis, signatures in AXIS_SIGNATURES.items():
         stacked = np.vstack([tables[s][0] for s in signatures])
@@ -165,7 +168,7 @@ def t_states(
     is_t = lineage == "T"
     treg, innate = t_subset == TREG, t_subset == INNATE_LIKE
     fdr = settings.fdr
-    exhaustion_z, exhaustion_q = tables[AXIS_SIGNATURES["exhaustion"][0]]
+    _, exhaustion_q = tables[AXIS_SIGNATURES["exhaustion"][0]]
     _, phenotype_q = tables[PHENOTYPE]
     valid = is_t & qc_pass & ~doublet
     exhausted = valid & (exhaustion_q <= fdr) & ~treg
@@ -238,7 +241,6 @@ def senescence_calls(
     tables: Tables,
     *,
     lineage: NDArray[np.object_],
-    subset: NDArray[np.object_],
     t_state: pd.Series,
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
@@ -248,7 +250,8 @@ def senescence_calls(
     """senescent, not_senescent or indeterminate for every cell of every lineage.
 
     T cells follow their state. Other lineages: the lineage's own signature significant and no
-    cycling programme. Non-immune cells need core senescence and the p53 programme together.
+    cycling programme; neutrophils and DC need core senescence besides, and are indeterminate
+    without it. Non-immune cells need core senescence and the p53 programme together.
 
     Returns
     -------
@@ -276,12 +279,15 @@ def senescence_calls(
         with np.errstate(invalid="ignore"):
             positive = (q <= fdr).all(axis=0)
         what = " and ".join(signatures)
-        weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
+        low = name in LOW_CONFIDENCE
+        weak = "; low-confidence signature" if low else ""
+        unsupported = positive & ~(tables[CORE][1] <= fdr) if low else np.zeros(n, bool)
         outcomes = (
             (~qc_pass, "indeterminate", "failed quality control"),
             (doublet, "indeterminate", "mixed-lineage doublet"),
             (~scored, "indeterminate", f"{what} not scored"),
             (cycling & positive, "not_senescent", f"{what}, but cycling"),
+            (unsupported, "indeterminate", f"{what} (FDR {fdr:g}) without {CORE}{weak}"),
             (positive, "senescent", f"{what} (FDR {fdr:g}){weak}"),
             (~powered, "indeterminate", f"too shallow for {what} to reach significance"),
             (here, "not_senescent", f"{what} not significant (FDR {fdr:g}){weak}"),

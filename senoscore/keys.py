@@ -34,6 +34,7 @@ OBSM_SCORE: Final = "senoscore_score"
 OBSM_Z: Final = "senoscore_z"
 OBSM_PVALUE: Final = "senoscore_pvalue"
 OBSM_PADJ: Final = "senoscore_padj"
+OBSM_POWERED: Final = "senoscore_powered"
 
 LAYER_SCORE: Final = "score"
 LAYER_PVALUE: Final = "pvalue"

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from senoscore import keys
-from senoscore.errors import InputDataError, SenoscoreError, SenoscoreWarning
+from senoscore.errors import InputDataError, SenoscoreError
 from senoscore.inspect import Facts, inspect_file
 from senoscore.io.artefacts import (
     read_npz,
@@ -193,26 +193,17 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
 # one run of one stage
 
 
+@dataclass(frozen=True)
 class _Run:
     """The arguments of a stage, and what it reads of earlier ones, each loaded once."""
 
-    def __init__(
-        self,
-        directory: Path,
-        source: str | Path | AnnData,
-        settings: Settings,
-        threads: int,
-        shard: tuple[int, int] | None,
-        block_size: int,
-        progress: bool,
-    ) -> None:
-        self.directory = directory
-        self.source = source
-        self.settings = settings
-        self.threads = threads
-        self.shard = shard
-        self.block_size = block_size
-        self.progress = progress
+    directory: Path
+    source: str | Path | AnnData
+    settings: Settings
+    threads: int = 1
+    shard: tuple[int, int] | None = None
+    block_size: int = BLOCK_SIZE
+    progress: bool = False
 
     def path(self, name: str) -> Path:
         return self.directory / name
@@ -296,75 +287,31 @@ def _inspect(run: _Run) -> None:
 # qc: the first pass over the matrix
 
 
-def _label_lineages(data: Input, settings: Settings) -> pd.DataFrame | None:
-    """Lineage, subset and source of every cell from the file's labels; None without labels."""
-    from senoscore.lineages import map_labels
+def _scan(run: _Run, data: Input, codes: NDArray[np.int64]) -> Any:
+    from senoscore import annotate
 
-    if not settings.annotate.use_labels:
-        return None
-    label, fine, ontology = (
-        data.column(f) for f in ("cell_type", "cell_type_fine", "cell_type_ontology")
+    return annotate.scan(
+        run.source,
+        data,
+        codes,
+        rows=run.rows,
+        threads=run.threads,
+        block_size=run.block_size,
+        bar=lambda total: run.bar("quality control", total),
     )
-    if label is None and ontology is None:
-        return None
-    found = map_labels(label, fine=fine, ontology=ontology)
-    if found.obs["lineage"].isna().all():
-        return None
-    return found.obs
-
-
-def _codes(lineage: pd.Series | NDArray[np.object_]) -> NDArray[np.int64]:
-    """Position of each cell's lineage in `keys.LINEAGES`, -1 for none."""
-    return np.asarray(
-        pd.Categorical(np.asarray(lineage, dtype=object), categories=list(keys.LINEAGES)).codes,
-        np.int64,
-    )
-
-
-def _panel_positions(data: Input) -> NDArray[np.int64]:
-    """Positions of the genes kept cell by cell: lineage markers and all signature genes."""
-    from senoscore.scoring import registry_positions
-
-    return np.flatnonzero(registry_positions(data.genes))
-
-
-def _gene_class(data: Input) -> NDArray[np.uint8]:
-    kinds = ("mito", "ribo", "haemoglobin")
-    return np.asarray(
-        sum(data.genes.mask(kind).astype(np.uint8) << bit for bit, kind in enumerate(kinds)),
-        np.uint8,
-    )
-
-
-def _scan(run: _Run, data: Input, codes: NDArray[np.int64], n_codes: int) -> Any:
-    from senoscore import streaming
-    from senoscore.io.blocks import open_blocks
-    from senoscore.scoring import pass_kind, sample_cells
-
-    kind, base = pass_kind(data.scale)
-    with open_blocks(run.source, matrix=data.matrix) as source:
-        rows = run.rows(source.n_obs)
-        total = source.n_obs if rows is None else rows[1] - rows[0]
-        with run.bar("quality control", total) as progress:
-            return streaming.scan(
-                source, streaming.Intake(data.genes, kind, base),
-                gene_class=_gene_class(data), codes=codes, n_codes=n_codes,
-                panel=_panel_positions(data),
-                sampled=sample_cells(data.obs.index, codes, n_codes), rows=rows,
-                block_size=run.block_size, threads=run.threads, progress=progress,
-            )  # fmt: skip
 
 
 def _qc(run: _Run) -> None:
+    from senoscore import annotate
+
     data = run.input()
-    labelled = _label_lineages(data, run.settings)
-    n = len(data.obs)
+    labelled = annotate.from_labels(data, run.settings.annotate)
     if labelled is not None:
-        codes, n_codes = _codes(labelled["lineage"]), len(keys.LINEAGES)
+        codes = annotate.lineage_codes(labelled[0][keys.OBS_LINEAGE])
     else:
         # lineages are not known before the markers are read; gene sums follow in `annotate`
-        codes, n_codes = np.full(n, -1, np.int64), len(keys.LINEAGES)
-    found = _scan(run, data, codes, n_codes)
+        codes = np.full(len(data.obs), -1, np.int64)
+    found = _scan(run, data, codes)
     write_npz(
         {
             "metrics": found.metrics,
@@ -372,7 +319,7 @@ def _qc(run: _Run) -> None:
             "detected": found.detected,
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
-            "panel_genes": data.genes.symbols[_panel_positions(data)],
+            "panel_genes": data.genes.symbols[annotate.panel_positions(data)],
             **_csr_arrays("panel", found.panel),
             **_csr_arrays("sample", found.sample),
         },
@@ -401,47 +348,29 @@ def _merged_scan(run: _Run) -> Any:
 def _annotate(run: _Run) -> None:
     from anndata import AnnData
 
-    from senoscore import lineages, qc
+    from senoscore import annotate, qc
 
     data = run.input()
-    scan = _merged_scan(run)
+    found = _merged_scan(run)
     n = len(data.obs)
-    if len(scan.metrics) != n:
+    if len(found.metrics) != n:
         raise InputDataError(
-            f"stage qc saw {len(scan.metrics)} cells, the file has {n}: run it again"
+            f"stage qc saw {len(found.metrics)} cells, the file has {n}: run stage qc again"
         )
-    totals = scan.metrics[:, 0]
-    symbols = data.genes.symbols[_panel_positions(data)]
-    cells = _label_lineages(data, run.settings)
-    label_table = pd.DataFrame(
-        columns=["label", "fine_label", "ontology", "lineage", "subset", "source", "n_cells"]
+    cells, label_table, _ = annotate.lineages(
+        run.source, data, settings=run.settings.annotate, found=found, threads=run.threads
     )
-    if cells is not None:
-        label_table = lineages.map_labels(
-            data.column("cell_type"),
-            fine=data.column("cell_type_fine"),
-            ontology=data.column("cell_type_ontology"),
-        ).table
-        _warn_unmapped(label_table)
-    else:
-        cells = _marker_lineages(run, data, scan, symbols)
-    cells = lineages.refine_t_subsets(
-        cells, scan.panel, totals, symbols, organism=data.genes.organism, logged=not data.has_counts
-    )
-    codes = _codes(cells["lineage"])
-    if scan.n_cells.sum() == 0 and (codes >= 0).any():
+    codes = annotate.lineage_codes(cells[keys.OBS_LINEAGE])
+    if found.n_cells.sum() == 0 and (codes >= 0).any():
         # lineages came from markers: gene sums and the sample need them, so one more pass
-        once = _Run(
-            run.directory, run.source, run.settings, run.threads, None, run.block_size, run.progress
-        )
-        again = _scan(once, data, codes, len(keys.LINEAGES))
-        scan.sums, scan.detected, scan.n_cells = again.sums, again.detected, again.n_cells
-        scan.sample_rows, scan.sample = again.sample_rows, again.sample
-    metrics = qc.metrics_frame(scan.metrics, data.obs.index, has_counts=data.has_counts)
+        again = _scan(run, data, codes)
+        found.sums, found.detected, found.n_cells = again.sums, again.detected, again.n_cells
+        found.sample_rows, found.sample = again.sample_rows, again.sample
+    metrics = qc.metrics_frame(found.metrics, data.obs.index, has_counts=data.has_counts)
     verdict, limits = qc.judge(
         metrics,
         sample=data.column("sample"),
-        lineage=np.asarray(cells["lineage"].astype(object), dtype=object),
+        lineage=np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object),
         has_counts=data.has_counts,
         settings=run.settings.qc,
     )
@@ -450,76 +379,28 @@ def _annotate(run: _Run) -> None:
             f"none of {n} cells passes quality control (most frequent reason: "
             f"{verdict[keys.OBS_QC_REASON].mode().iloc[0]}); loosen the limits (config: qc)"
         )
-    flag, pair = _doublets(run, data, scan.panel, totals, symbols)
     obs = pd.concat([metrics, verdict], axis=1)
+    flag, pair = annotate.doublets(data, found.panel, found.metrics[:, 0])
     obs["doublet_mixed_lineage"] = flag
     obs["doublet_pair"] = pair
     if run.settings.qc.scrublet:
         obs["doublet_score"], obs["predicted_doublet"] = _scrublet(run, data)
-    for column in (
-        keys.OBS_LINEAGE,
-        keys.OBS_LINEAGE_SUBSET,
-        keys.OBS_LINEAGE_SOURCE,
-        keys.OBS_T_SUBSET,
-    ):
+    for column in annotate.CELL_COLUMNS:
         obs[column] = np.asarray(cells[column].astype(object), dtype=object)
-    obs = _storable(obs, [])
-    write_h5ad(AnnData(obs=obs), run.path("stages/cells.h5ad"))
+    write_h5ad(AnnData(obs=_storable(obs)), run.path("stages/cells.h5ad"))
     write_npz(
         {
-            "sums": scan.sums,
-            "detected": scan.detected,
-            "n_cells": scan.n_cells,
-            "sample_rows": scan.sample_rows,
-            **_csr_arrays("sample", scan.sample),
+            "sums": found.sums,
+            "detected": found.detected,
+            "n_cells": found.n_cells,
+            "sample_rows": found.sample_rows,
+            **_csr_arrays("sample", found.sample),
         },
         run.path("stages/genes.npz"),
         compress=False,
     )
     write_tsv(limits, run.path("stages/qc_limits.tsv"))
     write_tsv(label_table, run.path("labels.tsv"))
-
-
-def _warn_unmapped(table: pd.DataFrame) -> None:
-    lost = table[table["source"].isin(["ambiguous", "unmapped"])]
-    if len(lost):
-        named = ", ".join(f"'{row.label}' ({row.n_cells})" for row in lost.head(5).itertuples())
-        warnings.warn(
-            f"{int(lost['n_cells'].sum())} cells have a label that names no single lineage and are "
-            f"not scored: {named}{' …' if len(lost) > 5 else ''}; see labels.tsv",
-            SenoscoreWarning,
-            stacklevel=2,
-        )
-
-
-def _marker_lineages(run: _Run, data: Input, scan: Any, symbols: NDArray[Any]) -> pd.DataFrame:
-    """Lineages from markers, cluster by cluster: the author's clusters, else Leiden's."""
-    from senoscore import lineages
-    from senoscore.scoring import expression_matrix
-
-    clusters = data.column("cluster")
-    how = f"obs['{data.facts.cluster.value}']"
-    if clusters is None:
-        variable = lineages.variable_genes(run.source, data, threads=run.threads)
-        clusters = lineages.cluster_cells(variable, resolution=run.settings.annotate.resolution)
-        how = "Leiden clusters"
-    panel = expression_matrix(scan.panel, scan.metrics[:, 0], data.scale)
-    return lineages.lineages_of_clusters(
-        panel, symbols, np.asarray(clusters), organism=data.genes.organism, index=data.obs.index,
-        how=how,
-    )  # fmt: skip
-
-
-def _doublets(
-    run: _Run, data: Input, panel: sparse.csr_matrix, totals: NDArray[np.float64], symbols: Any
-) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
-    from senoscore import lineages, qc
-
-    if not data.has_counts:
-        n = panel.shape[0]
-        return np.zeros(n, bool), np.full(n, "", dtype=object)
-    markers = lineages.doublet_markers(symbols, organism=data.genes.organism)
-    return qc.mixed_lineage(panel, totals, markers, lineages.exclusive_pairs())
 
 
 def _scrublet(run: _Run, data: Input) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -542,7 +423,7 @@ class _Scoring:
     """What score and call share: built from artefacts, the same in every shard."""
 
     def __init__(self, run: _Run, data: Input) -> None:
-        from senoscore import donors, scoring
+        from senoscore import annotate, donors, scoring
         from senoscore.kernels.passes import LOG
         from senoscore.null import depth_strata
 
@@ -551,7 +432,7 @@ class _Scoring:
         genes = read_npz(run.path("stages/genes.npz"))
         self.sums, self.detected, self.n_cells = genes["sums"], genes["detected"], genes["n_cells"]
         self.sample_rows, self.sample = genes["sample_rows"], _csr(genes, "sample")
-        self.codes = _codes(self.cells[keys.OBS_LINEAGE])
+        self.codes = annotate.lineage_codes(self.cells[keys.OBS_LINEAGE])
         self.use = self.cells[keys.OBS_QC_PASS].to_numpy(bool)
         self.kind, self.log_base = scoring.pass_kind(data.scale)
         total = self.cells["total_counts"].to_numpy(np.float64)
@@ -708,8 +589,7 @@ def _call(run: _Run) -> None:
     tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
     calls = _calls(run, state, tables, able)
     obs = _storable(
-        pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1),
-        list(keys.LINEAGES),
+        pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
     adata = _score_space(run, data, state, matched, obs, calls, calibration)
     others = {k: _joined(parts, k) for k in parts[0] if k not in _SCORE_ARRAYS}
@@ -727,19 +607,17 @@ _SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
 
 
 def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> pd.DataFrame:
-    from senoscore import calling
+    from senoscore import calling, scoring
 
     settings = run.settings.call
     names = list(state.prepared.signatures)
     cells = state.cells
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
-    stratum = np.where(state.strata < 0, 0, state.strata)
-    code = np.where(state.codes < 0, 0, state.codes)
+    cells_able = scoring.powered_cells(able, state.codes, state.strata)
 
     def powered(*signatures: str) -> NDArray[np.bool_]:
         at = [names.index(s) for s in signatures if s in names]
-        known = (state.strata >= 0) & (state.codes >= 0)
-        return known & (able[code, stratum][:, at].all(axis=1) if at else False)
+        return cells_able[:, at].all(axis=1) if at else np.zeros(len(cells), bool)
 
     common = {
         "lineage": lineage,
@@ -760,7 +638,7 @@ def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> 
         other |= (lineage == name) & powered(*signatures)
     senescence = calling.senescence_calls(
         tables, t_state=t_states[keys.OBS_T_STATE], powered=other,
-        subset=np.asarray(cells[keys.OBS_LINEAGE_SUBSET].astype(object), dtype=object), **common,
+        **common,
     )  # fmt: skip
     axes = calling.t_axes(tables, lineage == "T")
     axes_obs = axes.rename(columns=lambda axis: f"T_{axis}")
@@ -772,7 +650,7 @@ def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:
     return obs.rename(columns={name: f"original_{name}" for name in ours if name in obs})
 
 
-def _storable(obs: pd.DataFrame, lineages: list[str]) -> pd.DataFrame:
+def _storable(obs: pd.DataFrame) -> pd.DataFrame:
     """Columns as h5ad stores them: text as categories, fixed vocabularies with all categories."""
     obs = obs.copy()
     vocabularies = {
@@ -831,7 +709,7 @@ def _score_space(
     }
     if len(calibration):
         provenance["calibration"] = calibration.reset_index(drop=True)
-    adata = AnnData(
+    return AnnData(
         X=matched.z.astype(np.float32),
         obs=obs,
         var=state.prepared.var.copy(),
@@ -843,7 +721,6 @@ def _score_space(
         obsm={**data.obsm, keys.OBSM_T_AXES: axes},
         uns={keys.UNS: provenance},
     )
-    return adata
 
 
 def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:
@@ -896,7 +773,7 @@ def read_panel(
     -------
     cells × genes, the genes' symbols, and each cell's total.
     """
-    run = _Run(Path(directory), "", Settings(), 1, None, BLOCK_SIZE, False)
+    run = _Run(Path(directory), "", Settings())
     scan = _merged_scan(run)
     symbols = run.parts("qc")[0]["panel_genes"]
     return scan.panel, symbols, scan.metrics[:, 0]

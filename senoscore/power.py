@@ -24,7 +24,7 @@ from senoscore.kernels.passes import (
 )
 from senoscore.null import VotingGenes
 
-ON_CP10K = 1.0  # a marker that is on: about what CD27 or KLRG1 has in the T cells that carry it
+ON_CP10K = 2.0  # a marker that is clearly on, e.g. KLRG1 or PDCD1 in the T cells that carry it
 _MAX_COUNT = 200
 
 

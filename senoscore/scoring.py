@@ -27,7 +27,7 @@ from senoscore.null import (
     p_values,
     plan_scores,
 )
-from senoscore.settings import METHODS, Method, ScoreSettings
+from senoscore.settings import METHODS, CallSettings, Method, ScoreSettings
 from senoscore.signatures import SignatureSet, read_signatures
 
 if TYPE_CHECKING:
@@ -278,6 +278,14 @@ class Matched:
     padj: NDArray[np.float64]
 
 
+def powered_cells(
+    able: NDArray[np.bool_], codes: NDArray[np.int64], strata: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Cells × signatures from lineages × strata × signatures: could the cell have been called?"""
+    known = (codes >= 0) & (strata >= 0)
+    return able[np.maximum(codes, 0), np.maximum(strata, 0)] & known[:, None]
+
+
 def finish(
     score: NDArray[np.float64],
     z: NDArray[np.float64],
@@ -286,7 +294,7 @@ def finish(
     strata: NDArray[np.int64],
     n_codes: int,
 ) -> Matched:
-    """p from the pooled null, BH within each signature × lineage, z aligned over depths."""
+    """P from the pooled null, BH within each signature × lineage, z aligned over depths."""
     p = p_values(z, codes, strata, histogram)
     padj = np.full(p.shape, np.nan)
     for code in range(n_codes):
@@ -447,7 +455,8 @@ def score(
     None, or the copy. Written, as DataFrames (cells × signatures, NaN where a signature is not
     valid, not measured, or the cell expresses none of the genes involved):
     ``obsm["senoscore_score"]``: d, or the method's score. For ``matched`` also
-    ``obsm["senoscore_z"]``, ``["senoscore_pvalue"]`` (0-1) and ``["senoscore_padj"]`` (0-1).
+    ``obsm["senoscore_z"]``, ``["senoscore_pvalue"]`` (0-1), ``["senoscore_padj"]`` (0-1) and
+    ``["senoscore_powered"]`` (bool: at this depth the programme would have been seen).
     ``uns["senoscore"]["signatures"]``: DataFrame with genes found, coverage, and reasons.
 
     Raises
@@ -479,7 +488,7 @@ def score(
         refuse_elsewhere(prepared, signatures)
     with open_blocks(adata, matrix=data.matrix) as source:
         if method == "matched":
-            result, _ = score_matched(
+            result, powered = score_matched(
                 source, data, prepared, codes, n_null=n_null, seed=rng, names=adata.obs_names,
                 threads=threads, block_size=block_size,
             )  # fmt: skip
@@ -488,6 +497,7 @@ def score(
                 keys.OBSM_Z: result.z,
                 keys.OBSM_PVALUE: result.pvalue,
                 keys.OBSM_PADJ: result.padj,
+                keys.OBSM_POWERED: powered,
             }
         else:
             from senoscore.plain import score_plain
@@ -566,9 +576,9 @@ def score_matched(
     names: pd.Index,
     threads: int,
     block_size: int,
-) -> tuple[Matched, Plan]:
+) -> tuple[Matched, NDArray[np.bool_]]:
     """Both passes over a matrix: gene sums and a sample of cells, then the scores."""
-    from senoscore import streaming
+    from senoscore import power, streaming
 
     kind, base = value_kind(data.scale, data.matrix)
     intake = streaming.Intake(data.genes, kind, base)
@@ -593,4 +603,19 @@ def score_matched(
         groups=np.full(len(codes), -1, np.int64), n_groups=0,
         block_size=block_size, threads=threads,
     )  # fmt: skip
-    return finish(scored.score, scored.z, scored.histogram, codes, strata, n_codes), plan
+    able = power.powered(
+        prepared.voting,
+        score=scored.score,
+        z=scored.z,
+        centres=plan.centres,
+        histogram=scored.histogram,
+        codes=codes,
+        strata=strata,
+        totals=totals,
+        sums=first.sums,
+        n_cells=first.n_cells,
+        kind=kind,
+        level=CallSettings.fdr,
+    )
+    result = finish(scored.score, scored.z, scored.histogram, codes, strata, n_codes)
+    return result, powered_cells(able, codes, strata)

@@ -1,0 +1,215 @@
+"""From a matrix and its labels to lineages: the first pass, label maps, markers, doublets.
+
+Used by the pipeline (files) and by `pp` (an AnnData); knows of neither artefacts nor settings files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from senoscore import keys
+from senoscore.errors import SenoscoreWarning
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from senoscore.inputs import Input
+    from senoscore.settings import AnnotateSettings
+    from senoscore.streaming import Scan
+
+CELL_COLUMNS = (
+    keys.OBS_LINEAGE,
+    keys.OBS_LINEAGE_SUBSET,
+    keys.OBS_LINEAGE_SOURCE,
+    keys.OBS_T_SUBSET,
+)
+LABEL_COLUMNS = ("label", "fine_label", "ontology", "lineage", "subset", "source", "n_cells")
+
+
+def lineage_codes(lineage: pd.Series) -> NDArray[np.int64]:
+    """Position of each cell's lineage in `keys.LINEAGES`, -1 for none."""
+    values = np.asarray(lineage.astype(object), dtype=object)
+    return np.asarray(pd.Categorical(values, categories=list(keys.LINEAGES)).codes, np.int64)
+
+
+def panel_positions(data: Input) -> NDArray[np.int64]:
+    """Genes kept cell by cell by the first pass: lineage markers and all signature genes."""
+    from senoscore.scoring import registry_positions
+
+    return np.flatnonzero(registry_positions(data.genes))
+
+
+def _gene_class(data: Input) -> NDArray[np.uint8]:
+    kinds = ("mito", "ribo", "haemoglobin")
+    return np.asarray(
+        sum(data.genes.mask(kind).astype(np.uint8) << bit for bit, kind in enumerate(kinds)),
+        np.uint8,
+    )
+
+
+def scan(
+    source: str | Path | AnnData,
+    data: Input,
+    codes: NDArray[np.int64],
+    *,
+    rows: Callable[[int], tuple[int, int] | None] = lambda _: None,
+    threads: int = 1,
+    block_size: int = 2048,
+    bar: Any = None,
+) -> Scan:
+    """The first pass with the panel and sample every run keeps; `codes` < 0 enter no gene sums."""
+    from contextlib import nullcontext
+
+    from senoscore import streaming
+    from senoscore.io.blocks import open_blocks
+    from senoscore.scoring import pass_kind, sample_cells
+
+    n_codes = len(keys.LINEAGES)
+    with open_blocks(source, matrix=data.matrix) as blocks:
+        part = rows(blocks.n_obs)
+        total = blocks.n_obs if part is None else part[1] - part[0]
+        with bar(total) if bar is not None else nullcontext() as progress:
+            return streaming.scan(
+                blocks,
+                streaming.Intake(data.genes, *pass_kind(data.scale)),
+                gene_class=_gene_class(data),
+                codes=codes,
+                n_codes=n_codes,
+                panel=panel_positions(data),
+                sampled=sample_cells(data.obs.index, codes, n_codes),
+                rows=part,
+                block_size=block_size,
+                threads=threads,
+                progress=progress,
+            )
+
+
+def from_labels(
+    data: Input, settings: AnnotateSettings
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Lineages from ontology terms and labels, and the table of labels; None where none helps."""
+    from senoscore.lineages import map_labels
+
+    label, fine, ontology = (
+        data.column(f) for f in ("cell_type", "cell_type_fine", "cell_type_ontology")
+    )
+    if not settings.use_labels or (label is None and ontology is None):
+        return None
+    found = map_labels(label, fine=fine, ontology=ontology)
+    if found.obs[keys.OBS_LINEAGE].isna().all():
+        return None
+    return found.obs.set_axis(data.obs.index), found.table
+
+
+def warn_unmapped(table: pd.DataFrame) -> None:
+    """Say which labels name no single lineage: their cells are not scored."""
+    lost = table[table["source"].isin(["ambiguous", "unmapped"])]
+    if len(lost):
+        named = ", ".join(f"'{row.label}' ({row.n_cells})" for row in lost.head(5).itertuples())
+        more = " and others" if len(lost) > 5 else ""
+        warnings.warn(
+            f"{int(lost['n_cells'].sum())} cells have a label that names no single lineage and "
+            f"are not scored: {named}{more}; labels.tsv lists them all",
+            SenoscoreWarning,
+            stacklevel=3,
+        )
+
+
+def lineages(
+    source: str | Path | AnnData,
+    data: Input,
+    *,
+    settings: AnnotateSettings,
+    found: Scan | None = None,
+    threads: int = 1,
+    block_size: int = 2048,
+) -> tuple[pd.DataFrame, pd.DataFrame, Scan]:
+    """Lineage, subset and source of every cell: labels where they help, else markers by cluster.
+
+    Returns
+    -------
+    cells (columns `CELL_COLUMNS`), the table of labels (empty on the marker route), and the first
+    pass (made here unless given).
+    """
+    from senoscore import markers
+
+    if found is None:
+        codes = np.full(len(data.obs), -1, np.int64)
+        found = scan(source, data, codes, threads=threads, block_size=block_size)
+    symbols = data.genes.symbols[panel_positions(data)]
+    labelled = from_labels(data, settings)
+    if labelled is not None:
+        cells, table = labelled
+        warn_unmapped(table)
+    else:
+        cells = by_markers(source, data, found, symbols, settings, threads=threads)
+        table = pd.DataFrame(columns=list(LABEL_COLUMNS))
+    subset = markers.t_subsets(
+        found.panel,
+        found.metrics[:, 0],
+        symbols,
+        is_t=np.asarray(cells[keys.OBS_LINEAGE].astype(object) == "T"),
+        organism=data.genes.organism,
+        logged=not data.has_counts,
+    )
+    known = np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object)
+    open_ = pd.isna(known) | (known == "T") | (known == "")
+    is_t = np.asarray(cells[keys.OBS_LINEAGE].astype(object) == "T")
+    known[is_t & open_] = subset[is_t & open_]
+    known[~is_t] = None
+    cells = cells.assign(**{keys.OBS_T_SUBSET: pd.Categorical(known)})
+    return cells[list(CELL_COLUMNS)], table, found
+
+
+def by_markers(
+    source: str | Path | AnnData,
+    data: Input,
+    found: Scan,
+    symbols: NDArray[Any],
+    settings: AnnotateSettings,
+    *,
+    threads: int,
+) -> pd.DataFrame:
+    """Lineages from markers, cluster by cluster: the author's clusters, else Leiden's."""
+    from senoscore import markers
+    from senoscore.scoring import expression_matrix
+
+    clusters = data.column("cluster")
+    totals = found.metrics[:, 0]
+    if clusters is None:
+        variable = markers.variable_genes(source, data, threads=threads)
+        clusters = pd.Series(
+            markers.cluster_cells(variable, resolution=settings.resolution), index=data.obs.index
+        )
+    return markers.score_clusters(
+        expression_matrix(found.panel, totals, data.scale),
+        symbols,
+        clusters,
+        organism=data.genes.organism,
+    )
+
+
+def doublets(
+    data: Input, panel: sparse.csr_matrix, totals: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
+    """Cells with the markers of two lineages; none without counts."""
+    from senoscore import markers, qc
+
+    n = panel.shape[0]
+    if not data.has_counts:
+        return np.zeros(n, bool), np.full(n, "", dtype=object)
+    symbols = data.genes.symbols[panel_positions(data)]
+    return qc.mixed_lineage(
+        panel,
+        totals,
+        markers.doublet_markers(symbols, organism=data.genes.organism),
+        markers.exclusive_pairs(),
+    )
