@@ -18,7 +18,9 @@ Nothing is guessed. In the order in which they are tried:
 6. ``GENE.1`` and ``GENE-1`` where ``GENE`` is in the file and the longer name is no gene.
 
 From 3 to 5 a name is only used if it points to a single gene, and if that gene is not in the file
-already by a better name: a current symbol always beats an alias.
+already by a better name: a current symbol always beats an alias. A name that is an old name or
+alias of one gene, and may as well be another name of the file numbered to make it unique
+(``U6-3`` beside ``U6``), stays unresolved.
 
 A symbol that GENCODE gives to several ids stands for the id HGNC names, else the protein-coding
 one, else the lowest id. The tables are read on first use, never on import.
@@ -202,7 +204,7 @@ def _ensembl(text: str) -> _Id | None:
             return _Id(ensembl, text == ensembl, bool(par_r or par_y), clean_name(rest or ""))
     match = _ENSEMBL_LAST.match(text)
     if match is not None:
-        return _Id(match[2], False, False, clean_name(match[1]))
+        return _Id(match[2], exact=False, par_y=False, symbol=clean_name(match[1]))
     return None
 
 
@@ -256,10 +258,12 @@ class GeneIndex:
 
     @property
     def n_genes(self) -> int:
+        """How many genes the file has, those not recognised included."""
         return len(self.ids)
 
     @property
     def n_vars(self) -> int:
+        """How many columns the file has."""
         return len(self.columns)
 
     @cached_property
@@ -328,8 +332,8 @@ class GeneIndex:
                 f"{len(ensembl)} Ensembl ids but {len(symbols)} symbols were asked for; "
                 "give one of each per gene, with '' where there is none"
             )
-        found = [self._locate(clean_name(e), clean_name(s)) for e, s in zip(ensembl, symbols)]
-        return np.array(found, dtype=np.int64)
+        asked = zip(ensembl, symbols, strict=True)
+        return np.array([self._locate(clean_name(e), clean_name(s)) for e, s in asked], np.int64)
 
     def _locate(self, ensembl: str, symbol: str) -> int:
         here = self._position
@@ -379,7 +383,7 @@ class GeneIndex:
                 "columns": next(names) if p >= 0 else "",
                 "how": str(self.how[p]) if p >= 0 else "not measured",
             }
-            for e, s, p in zip(ensembl, symbols, positions.tolist())
+            for e, s, p in zip(ensembl, symbols, positions.tolist(), strict=True)
         ]
         return pd.DataFrame(rows, columns=["gene", "ensembl", "columns", "how"], dtype=object)
 
@@ -607,27 +611,27 @@ class _Resolver:
         return text in other.id_of or text in other.previous
 
     def by_dots(self, text: str) -> tuple[str, str] | None:
-        if "." not in text:
-            return None
-        match = _UNIQUE.match(text)
-        if match is not None and match[1] in self.in_file:
-            return None
-        key = self.table.id_of.get(text.replace(".", "-"))
-        return None if key is None else (key, "dots+symbol")
+        key = self.table.id_of.get(text.replace(".", "-")) if "." in text else None
+        return None if key is None or self.may_repeat(text) else (key, "dots+symbol")
 
     def by_previous(self, text: str) -> tuple[str, str] | None:
         key = self.table.previous.get(text)
-        return None if key is None else (key, "previous_symbol")
+        return None if key is None or self.may_repeat(text) else (key, "previous_symbol")
 
     def by_previous_case(self, text: str) -> tuple[str, str] | None:
         key = self.table.previous_any_case.get(text.upper())
-        if key is None or self.is_other_spelling(text):
+        if key is None or self.is_other_spelling(text) or self.may_repeat(text):
             return None
         return key, "previous_symbol"
 
     def by_alias(self, text: str) -> tuple[str, str] | None:
         key = self.table.aliases.get(text)
-        return None if key is None else (key, "alias")
+        return None if key is None or self.may_repeat(text) else (key, "alias")
+
+    def may_repeat(self, text: str) -> bool:
+        """Whether a name may be another name of the file, numbered to make it unique."""
+        match = _UNIQUE.match(text)
+        return match is not None and match[1] in self.in_file
 
     @cached_property
     def in_file(self) -> set[str]:
@@ -729,13 +733,14 @@ class _Resolver:
         """``GENE.1`` for ``GENE``, which the file has too and which was found."""
         found: dict[str, tuple[str, str]] = {}
         for text, key, how in zip(self.texts, self.keys, self.how, strict=True):
-            if key and how != "date":
+            if key:
                 found.setdefault(text, (key, how))
 
         def look(i: int) -> tuple[str, str] | None:
             text = self.texts[i]
             match = _UNIQUE.match(text)
-            if match is None or text in self.table.known:
+            known = self.table.known
+            if match is None or text in known or text.replace(".", "-") in known:
                 return None
             base = found.get(match[1])
             return None if base is None else (base[0], f"suffix+{base[1]}")
@@ -754,7 +759,7 @@ def _strip_prefixes(
     others: Counter[str] = Counter()
     for i, text in enumerate(texts):
         genome, rest = _genome_of(text)
-        if genome is None or text in table.id_of:
+        if genome is None:
             found = _ensembl(text)
             if found is not None and not found.ensembl.startswith(table.prefix):
                 foreign[i] = True
@@ -874,7 +879,7 @@ def resolve_genes(
             by_name = prefixed[i] and not how.startswith("feature_name")
             how = f"prefix+{how}" if by_name else how
         else:
-            key, symbol = _own_name(stripped[i], seconds[i])
+            key, symbol = _own_name(stripped[i], "" if foreign[i] else seconds[i])
         keys.append(key)
         symbols.append(symbol)
         hows.append(how)
