@@ -412,7 +412,7 @@ def _facts(row: Row, name: str, log: Log) -> Signature:
         warning=row.get("warning", ""),
         description=row.get("description", ""),
         title=row.get("title", ""),
-        scored=_YES_NO.get(scored, role != "comparator"),
+        scored=_YES_NO.get(scored, True),
     )
 
 
