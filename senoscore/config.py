@@ -104,9 +104,10 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             "The same for the support arms of senescence (arrest, TCR-signalling loss, SASP).",
             {"gt": 0, "lt": 1},
         ),
-        "min_power": (
-            "Cells where a true state would be found less often than this are 'indeterminate' (0-1).",
-            {"ge": 0, "le": 1},
+        "on_cp10k": (
+            "A cell too shallow to show a programme whose genes are at this level (counts per 10,000) "
+            "is 'indeterminate', not 'neither'.",
+            {"gt": 0},
         ),
     },
     "burden": {
@@ -478,9 +479,9 @@ class _Loader(yaml.SafeLoader):
     """Safe loader that refuses a key given twice (YAML would silently take the last)."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     loader.flatten_mapping(node)
-    made: dict[Any, Any] = {}
+    made: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1

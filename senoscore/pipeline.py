@@ -561,7 +561,7 @@ def _call(run: _Run) -> None:
         able = power.powered(
             state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
             codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
-            n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
+            n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr, on_cp10k=run.settings.call.on_cp10k,
         )  # fmt: skip
         calibration = scoring.calibrate(
             state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,

@@ -2,7 +2,7 @@
 
 "Not senescent" is only worth saying of a cell in which the programme would have been seen. For each
 lineage, depth stratum and signature: take the typical cell, switch the programme on (every up gene
-at `ON_CP10K` counts per 10,000 or its mean in the lineage, whichever is more; every down gene
+at `on_cp10k` counts per 10,000 or its mean in the lineage, whichever is more; every down gene
 off), and ask whether the expected z would reach the z that p = `level` needs there.
 """
 
@@ -24,7 +24,6 @@ from senoscore.kernels.passes import (
 )
 from senoscore.null import VotingGenes
 
-ON_CP10K = 2.0  # a marker that is clearly on, e.g. KLRG1 or PDCD1 in the T cells that carry it
 _MAX_COUNT = 200
 
 
@@ -67,8 +66,12 @@ def powered(
     n_cells: NDArray[np.int64],
     kind: int,
     level: float,
+    on_cp10k: float,
 ) -> NDArray[np.bool_]:
     """Lineages × strata × signatures: whether the programme, switched on, would be seen.
+
+    `level` is the p a call needs at least; `on_cp10k` the expression of a marker that is on (2 is
+    about what PDCD1 or KLRG1 has in the T cells that carry it).
 
     Where values are logged already there are no counts to reason from; every stratum that has a
     null is then taken as powered.
@@ -100,7 +103,7 @@ def powered(
                 if not len(sd):
                     continue
                 mean = sums[code, signature.positions] / 2**FIX_X / max(n_cells[code], 1)
-                rate = np.maximum(ON_CP10K, np.expm1(mean))
+                rate = np.maximum(on_cp10k, np.expm1(mean))
                 on = expected_log1p(rate, total)
                 change = np.where(signature.weights > 0, on - mean, -mean)
                 gain = float(np.sum(signature.weights * change)) / float(np.median(sd))

@@ -616,6 +616,7 @@ def score_matched(
         n_cells=first.n_cells,
         kind=kind,
         level=CallSettings.fdr,
+        on_cp10k=CallSettings.on_cp10k,
     )
     result = finish(scored.score, scored.z, scored.histogram, codes, strata, n_codes)
     return result, powered_cells(able, codes, strata)

@@ -79,7 +79,7 @@ class CallSettings:
 
     fdr: float = 0.05
     support_fdr: float = 0.05
-    min_power: float = 0.5
+    on_cp10k: float = 2.0
 
 
 @dataclass(frozen=True)
