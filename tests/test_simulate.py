@@ -169,6 +169,11 @@ def test_failed_write_leaves_what_was_there(
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
 
 
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(SenoscoreError, match="is a folder; name the h5ad file"):
+        simulate_to(tmp_path, **SMALL)
+
+
 # ---- the truth
 
 
@@ -625,7 +630,7 @@ def test_every_gene_set_by_hand_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     sets: dict[str, Any] = _planted._sets()
     known = read_universe().position
     assert {e.gene for s in sets.values() for e in s} <= known.keys()
-    build: Callable[[], Any] = _planted._sets.__wrapped__  # type: ignore[attr-defined]
+    build: Callable[[], Any] = _planted._sets.__wrapped__
     monkeypatch.setattr(_planted, "_rows", lambda _: iter([["T", "CD3D=1 CD3E"]]))
     with pytest.raises(SenoscoreError, match="set T: cannot read 'CD3E'"):
         build()
