@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import re
+import json
 import shutil
 import threading
 import tracemalloc
@@ -194,12 +194,14 @@ def test_index_types_do_not_matter(
         same(joined(blocks.iter_blocks(block_size=20)), x)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "float16", ">f4", ">f8", ">i2", "int8", "uint8", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "float16", ">f4", ">f8", ">i2", "int8", "uint8", "int64"]
+)
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("filters", ["gzip_shuffle", "none"])
 def test_value_types(tmp_path: Path, dtype: str, storage: str, filters: str) -> None:
     x = counts().astype("int64")
-    stored = x.toarray() if storage == "dense" else x.asformat(storage)
+    stored = x.toarray() if storage == "dense" else x.asformat(storage, copy=True)
     if storage != "dense":
         stored.data = stored.data.astype(dtype)  # scipy itself has no float16 or big-endian
     else:
@@ -338,7 +340,7 @@ def test_undeclared_square_matrix_is_not_guessed(tmp_path: Path) -> None:
 
 def test_raw_and_layers_old_and_new_style(tmp_path: Path) -> None:
     x, raw = counts(1).astype("float32"), counts(2, n_vars=60).astype("float32")
-    adata = ad.AnnData(x, **frames(), layers={"a/b" if False else "my layer": counts(3)})
+    adata = ad.AnnData(x, **frames(), layers={"my layer": counts(3)})
     adata.raw = ad.AnnData(raw, **frames(n_vars=60))
     new = tmp_path / "new.h5ad"
     adata.write_h5ad(new)
@@ -368,7 +370,9 @@ def test_empty_matrices(tmp_path: Path, shape: tuple[int, int], storage: str) ->
     for source in (path, stored):
         with open_blocks(source) as blocks:
             found = list(blocks.iter_blocks(block_size=3))
-        assert [b.n_obs for b in found] == [3] * (shape[0] // 3) + ([r] if (r := shape[0] % 3) else [])
+        assert [b.n_obs for b in found] == [3] * (shape[0] // 3) + (
+            [r] if (r := shape[0] % 3) else []
+        )
         assert all(b.n_vars == shape[1] and len(b.data) == 0 for b in found)
 
 
@@ -514,21 +518,20 @@ def test_a_dense_matrix_is_never_held_whole(tmp_path: Path) -> None:
     assert peak < 12e6
 
 
-def test_memory_stays_flat_for_csr(tmp_path: Path) -> None:
+def test_csr_is_held_a_few_blocks_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = sparse.random(8000, 500, 0.25, format="csr", dtype="float32", random_state=0)  # 8 MB
     path = write_file(tmp_path / "a.h5ad", x, chunk=4000, compression="gzip")
-    peaks = []
-    for last in (1000, 8000):
-        with open_blocks(path) as blocks:
-            list_of = blocks.iter_blocks(block_size=100, threads=2, rows=(0, last))
-            tracemalloc.start()
-            for block in list_of:
-                assert block.n_obs == 100
-            peaks.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
-    # 64 small blocks may be ahead, which is 6.4 MB here: allow that, not the whole
-    assert peaks[1] < peaks[0] * 1.3 + 4e5
-    del x
+    monkeypatch.setattr(_rows, "_AHEAD_BYTES", 0)  # by default, more blocks if they are small
+    with open_blocks(path) as blocks:
+        next(blocks.iter_blocks())  # imports, the chunk index
+        tracemalloc.start()
+        for block in blocks.iter_blocks(block_size=200, threads=2):
+            size = block.data.nbytes + block.indices.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 5 * size + 8 * 8000
 
 
 def test_stopping_early_leaves_no_thread(tmp_path: Path) -> None:
@@ -569,7 +572,6 @@ def memory_sources(x: sparse.csr_matrix) -> dict[str, Any]:
         "lil": x.tolil(),
         "ndarray": dense,
         "fortran": np.asfortranarray(dense),
-        "matrix": np.matrix(dense),
         "dask_dense": da.from_array(dense, chunks=(10, 20)),
         "dask_csr": da.from_array(dense, chunks=(10, -1)).map_blocks(sparse.csr_matrix),
         "dask_one": da.from_array(dense, chunks=(-1, -1)),
@@ -577,7 +579,6 @@ def memory_sources(x: sparse.csr_matrix) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", list(memory_sources(counts())))
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_bare_matrices(name: str) -> None:
     x = counts().astype("float32")
     with open_blocks(memory_sources(x)[name]) as blocks:
@@ -600,7 +601,9 @@ def test_anndata_in_memory(name: str) -> None:
     same(joined(open_blocks(adata, matrix="raw.X").iter_blocks(block_size=16), 55), raw)
     view = adata[5:30, ::2]
     same(joined(open_blocks(view).iter_blocks(block_size=16), 24), x[5:30, ::2])
-    with pytest.raises(InputDataError, match="no matrix 'layers/x'; it has X, raw.X, layers/counts"):
+    with pytest.raises(
+        InputDataError, match="no matrix 'layers/x'; it has X, raw.X, layers/counts"
+    ):
         open_blocks(adata, matrix="layers/x")
 
 
@@ -631,6 +634,13 @@ def test_backed_anndata_and_its_views(tmp_path: Path, storage: str, mode: Any) -
     backed.file.close()
 
 
+def write_zarr(adata: ad.AnnData, path: Path, zarr_format: Any) -> None:
+    with ad.settings.override(zarr_write_format=zarr_format), warnings.catch_warnings():
+        # anndata and zarr 3 announce changes of their own defaults
+        warnings.simplefilter("ignore")
+        adata.write_zarr(path)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("packed", [False, True])
@@ -639,9 +649,7 @@ def test_zarr(tmp_path: Path, zarr_format: Any, storage: str, packed: bool) -> N
     adata = ad.AnnData(x.toarray() if storage == "dense" else x.asformat(storage), **frames())
     adata.layers["counts"] = x.astype("int32")
     path = tmp_path / "a.zarr"
-    with ad.settings.override(zarr_write_format=zarr_format), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr 3 calls its own string type unstable
-        adata.write_zarr(path)
+    write_zarr(adata, path, zarr_format)
     if packed:
         path = Path(shutil.make_archive(str(path), "zip", path))
     with open_blocks(path) as blocks:
@@ -654,24 +662,29 @@ def test_zarr(tmp_path: Path, zarr_format: Any, storage: str, packed: bool) -> N
         open_blocks(path, matrix="raw.X")
 
 
-def test_zarr_codecs_that_could_run_code_are_refused(tmp_path: Path) -> None:
-    x = counts().astype("float32")
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [("base64", "codec 'base64', which is not accepted"), ("pickle", "pickle")],
+)
+def test_zarr_codecs_that_are_not_known_are_refused(
+    tmp_path: Path, part: str, codec: str, words: str
+) -> None:
+    """numcodecs would unpickle, which runs code; what is not known to be harmless is refused."""
     path = tmp_path / "a.zarr"
-    with ad.settings.override(zarr_write_format=2):
-        ad.AnnData(x, **frames()).write_zarr(path)
-    meta = path / "X" / "data" / ".zarray"
-    text = meta.read_text()
-    meta.write_text(re.sub(r'"filters": null', '"filters": [{"id": "pickle"}]', text))
-    assert meta.read_text() != text
-    with pytest.raises(InputDataError, match="codec 'pickle', which is not accepted"):
+    write_zarr(ad.AnnData(counts().astype("float32"), **frames()), path, 2)
+    meta = path / "X" / part / ".zarray"
+    described = json.loads(meta.read_text())
+    described["compressor"] = {"id": codec}
+    meta.write_text(json.dumps(described))
+    with pytest.raises(InputDataError, match=words):
         open_blocks(path)
 
 
 def test_zarr_damage_is_one_sentence(tmp_path: Path) -> None:
     x = counts().astype("float32")
     path = tmp_path / "a.zarr"
-    with ad.settings.override(zarr_write_format=2):
-        ad.AnnData(x, **frames()).write_zarr(path)
+    write_zarr(ad.AnnData(x, **frames()), path, 2)
     chunk = path / "X" / "data" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(InputDataError, match=r"X/data in .* is damaged at rows 0 to 60") as caught:
@@ -760,7 +773,7 @@ def set_part(path: Path, name: str, edit: Callable[[np.ndarray], Any]) -> Path:
         values = file["X"][name][:]
         changed = edit(values)
         del file["X"][name]
-        file["X"].create_dataset(name, data=values if changed is None else changed, chunks=(50,))
+        file["X"][name] = values if changed is None else changed
     return path
 
 
@@ -787,7 +800,7 @@ def test_indptr_that_cannot_be(tmp_path: Path) -> None:
         ("data", lambda p: p[:-1], "values in data but"),
         ("indices", lambda p: p.astype("f4"), "where integers are needed"),
         ("data", lambda p: p.astype("S3"), "expression values must be numbers"),
-        ("data", lambda p: p[:, None][:, :1].repeat(1, 1).ravel()[:0], "values in data but"),
+        ("data", lambda p: p[:, None], "not a one-dimensional array"),
     ]:
         with pytest.raises(InputDataError, match=words):
             open_blocks(set_part(make(), name, edit))
@@ -821,7 +834,9 @@ def test_a_flipped_bit_is_found_by_the_checksum(
     name = "X" if storage == "dense" else f"X/{part}"
     with (
         open_blocks(path) as blocks,
-        pytest.raises(InputDataError, match=rf"^{name} in .* is damaged at (rows|columns)") as caught,
+        pytest.raises(
+            InputDataError, match=rf"^{name} in .* is damaged at (rows|columns)"
+        ) as caught,
     ):
         list(blocks.iter_blocks(block_size=16, threads=2))
     assert "\n" not in str(caught.value)
@@ -885,6 +900,19 @@ def test_every_truncation_is_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def blocks_or_message(path: Path, matrix: str) -> tuple[Any, str | None]:
+    """The matrix, or the one line with which it is refused; anything else is raised."""
+    message = None
+    found = None
+    try:
+        with open_blocks(path, matrix=matrix) as blocks:
+            found = joined(blocks.iter_blocks(block_size=50, threads=2), blocks.n_vars)
+    except InputDataError as error:
+        message = str(error)
+    assert message is None or "\n" not in message
+    return found, message
+
+
 def test_random_damage_never_gives_another_exception(tmp_path: Path) -> None:
     """Bytes changed anywhere: one InputDataError, or the true values (some bytes mean nothing)."""
     x = counts().astype("float32")
@@ -893,18 +921,14 @@ def test_random_damage_never_gives_another_exception(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(300):
+    for _ in range(200):
         broken = whole.copy()
         at = int(rng.integers(0, len(broken)))
         broken[at : at + int(rng.integers(1, 9))] = rng.bytes(8)
         path.write_bytes(broken)
-        try:
-            with open_blocks(path) as blocks:
-                joined(blocks.iter_blocks(block_size=16))
-        except InputDataError as error:
-            refused += 1
-            assert "\n" not in str(error)
-    assert refused > 30
+        _, message = blocks_or_message(path, "X")
+        refused += message is not None
+    assert refused > 20
 
 
 # ---------------------------------------------------------------- files nobody here wrote
@@ -917,26 +941,22 @@ def test_public_files_give_anndatas_values_or_one_sentence(shared: Path) -> None
     assert len(paths) > 50
     outcomes = {"equal": 0, "refused": 0, "only ours": 0}
     for path in paths:
+        adata = _by_anndata(path)
         for matrix in ("X", "raw.X"):
-            outcomes[_compare_with_anndata(path, matrix)] += 1
+            outcomes[_compare_with_anndata(path, matrix, adata)] += 1
     assert outcomes["equal"] > 70, outcomes
 
 
-def _compare_with_anndata(path: Path, matrix: str) -> str:
-    try:
-        with open_blocks(path, matrix=matrix) as blocks:
-            found = joined(blocks.iter_blocks(block_size=50, threads=2), blocks.n_vars)
-    except InputDataError as error:
-        assert "\n" not in str(error)
-        assert path.name in str(error)
-        adata = _by_anndata(path)
-        if adata is not None and not path.name.endswith(".zarr.zip"):
+def _compare_with_anndata(path: Path, matrix: str, adata: ad.AnnData | None) -> str:
+    found, message = blocks_or_message(path, matrix)
+    if message is not None:
+        assert path.name in message
+        if adata is not None:
             # a refusal needs a reason that anndata's reading shows too
             x = adata.X if matrix == "X" else (adata.raw.X if adata.raw is not None else None)
             values = x.data if sparse.issparse(x) else x
-            assert x is None or not np.isfinite(values).all(), (path.name, str(error))
+            assert x is None or not np.isfinite(values).all(), message
         return "refused"
-    adata = _by_anndata(path)
     if adata is None:
         return "only ours"
     same(found, adata.X if matrix == "X" else adata.raw.X)

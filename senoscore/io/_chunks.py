@@ -13,6 +13,7 @@ import os
 import threading
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import h5py
@@ -186,10 +187,8 @@ def _check_filters_known(dset: h5py.Dataset, where: str) -> None:
         code = int(plist.get_filter(i)[0])
         if h5py.h5z.filter_avail(code):
             continue
-        try:  # registers blosc, zstd, bitshuffle and others with HDF5
+        with suppress(ImportError):  # registers blosc, zstd, bitshuffle and others with HDF5
             importlib.import_module("hdf5plugin")
-        except ImportError:
-            pass
         if not h5py.h5z.filter_avail(code):
             name = FILTER_NAMES.get(code, "unknown")
             raise InputDataError(

@@ -34,7 +34,7 @@ FLOAT_FORMAT: Final = "%.9g"
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name to write to; it becomes `path` only when the block ends without error.
+    r"""A temporary name to write to; it becomes `path` only when the block ends without error.
 
     The temporary file lies in the same folder (made if need be) and keeps the suffixes, so that
     writers that look at them work. The content is on disk (fsync) before the name changes; after
@@ -43,7 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Examples
     --------
     >>> with atomic_path("results/pbmc/donors.tsv") as part:  # doctest: +SKIP
-    ...     part.write_text("donor\\tcells\\n")
+    ...     part.write_text("donor\tcells\n")
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = target.parent / f".senoscore-{secrets.token_hex(8)}{suffix}"
     try:
         yield part
-        with open(part, "rb+") as handle:
+        with part.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(part, target)
+        part.replace(target)
         _sync_folder(target.parent)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -74,7 +74,7 @@ def _sync_folder(folder: Path) -> None:
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as handle:
+    with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -127,7 +127,7 @@ def write_h5ad(
 
 
 def write_tsv(frame: pd.DataFrame, path: str | os.PathLike[str], *, index: bool = False) -> None:
-    """Write a table atomically as UTF-8 text: tabs, ``\\n``, floats with nine digits, NA.
+    r"""Write a table atomically as UTF-8 text: tabs, ``\n``, floats with nine digits, NA.
 
     Nine significant digits give back every float32 exactly. Cells that hold a tab, a quote or a
     line break are quoted. A path ending in ``.gz`` is compressed, without a time stamp.

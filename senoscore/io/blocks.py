@@ -152,8 +152,9 @@ def _open_zarr_path(path: str | os.PathLike[str], matrix: str, memory: int) -> R
                     f"{shown} is a zarr store but not AnnData (it has no obs and var): "
                     "give a store written by anndata."
                 )
-            header = matrix_header(root, matrix, path)
             node = matrix_node(root, matrix, path)
+            _check_codecs(node, matrix, path)  # before anything is decoded
+            header = matrix_header(root, matrix, path)
             blocks = _open_zarr_node(node, header, path, memory)
         except (InputDataError, MemoryError):
             raise
@@ -172,13 +173,18 @@ def _open_zarr_node(
 ) -> RowBlocks:
     where = f"{header.key} in {show_path(path)}"
     if header.storage == "dense":
-        check_zarr_codecs(node, header.key, path)
         return DenseRows(where, header.shape, ZarrTable(node))
-    parts: dict[str, Any] = {}
-    for name in ("data", "indices", "indptr"):
-        check_zarr_codecs(node[name], f"{header.key}/{name}", path)
-        parts[name] = ZarrVector(node[name])
+    parts = {name: ZarrVector(node[name]) for name in ("data", "indices", "indptr")}
     return _open_sparse(header, path, parts, memory)
+
+
+def _check_codecs(node: Any, key: str, path: str | os.PathLike[str]) -> None:
+    if hasattr(node, "dtype"):
+        check_zarr_codecs(node, key, path)
+        return
+    for name in ("data", "indices", "indptr"):
+        if name in node and hasattr(node[name], "dtype"):
+            check_zarr_codecs(node[name], f"{key}/{name}", path)
 
 
 def _open_anndata(adata: Any, matrix: str, memory: int) -> RowBlocks:
@@ -212,13 +218,14 @@ def _open_array(array: Any, name: str, memory: int) -> RowBlocks:
     """A matrix at hand: scipy, numpy, dask, or an on-disk matrix of a backed AnnData."""
     group = getattr(array, "group", None)  # anndata's handle of a sparse matrix in a file
     node = array if group is None else group
-    kind = type(node).__module__.partition(".")[0]
+    kind = _library(node)
     if kind == "h5py":
         path = node.file.filename
         header = node_header(node, node.name.lstrip("/"), path)
         return _open_h5_node(node, header, path, memory)
     if kind == "zarr":
         path = str(node.store_path)
+        _check_codecs(node, node.path, path)
         return _open_zarr_node(node, node_header(node, node.path, path), path, memory)
     if kind == "dask":
         return DaskRows(array, name)
@@ -238,3 +245,9 @@ def _open_array(array: Any, name: str, memory: int) -> RowBlocks:
         )
     check_number_type(dense.dtype, name, "memory")
     return DenseRows(name, dense.shape, ArrayTable(dense))
+
+
+def _library(node: Any) -> str:
+    """Which optional library an object (or its base class: anndata derives views) belongs to."""
+    roots = [cls.__module__.partition(".")[0] for cls in type(node).__mro__]
+    return next((root for root in roots if root in ("h5py", "zarr", "dask")), "")

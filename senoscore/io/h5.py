@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import h5py
@@ -244,7 +245,7 @@ def find_node(file: h5py.File, name: str, path: str | os.PathLike[str] | None = 
 def _check_is_hdf5(path: str | os.PathLike[str]) -> None:
     shown = show_path(path)
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except FileNotFoundError:
         raise InputDataError(f"No file {shown}: check the path.") from None
     except (OSError, ValueError) as error:
@@ -260,7 +261,7 @@ def _check_is_hdf5(path: str | os.PathLike[str]) -> None:
     if status.st_size == 0:
         raise InputDataError(f"{shown} is empty (0 bytes): obtain it again.")
     try:
-        with open(path, "rb") as handle:
+        with Path(path).open("rb") as handle:
             head = handle.read(512)
             if head.startswith(_HDF5_MAGIC):
                 return
@@ -632,7 +633,7 @@ def _check_plausible(
     declared = int(np.prod([int(n) for n in part.shape], dtype=object)) * part.dtype.itemsize
     if declared <= _SMALL and not (declared and slack == 1):
         return
-    stored = min(int(part.id.get_storage_size()), os.path.getsize(part.file.filename))
+    stored = min(int(part.id.get_storage_size()), Path(part.file.filename).stat().st_size)
     filters = part.id.get_create_plist()
     codes = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
     ratio = _MAX_RATIO if codes <= {1, 2, 3, 32000} else _MAX_RATIO_OTHER
