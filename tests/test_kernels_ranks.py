@@ -387,9 +387,9 @@ def test_controls_share_the_expression_bin_and_the_seed_decides() -> None:
 
 
 def test_choosing_controls_leaves_the_global_generator_alone() -> None:
-    before = np.random.get_state()[1].tolist()
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
     score_genes_controls(np.arange(100.0), [50], n_bins=11, ctrl_size=4)
-    assert np.random.get_state()[1].tolist() == before
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
 
 
 def test_controls_that_cannot_be_chosen_are_refused() -> None:

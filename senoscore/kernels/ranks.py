@@ -98,11 +98,12 @@ def _rank_counts(
     top = np.int32(0)
     whole = True
     for j in range(n):
-        # no branches: clamping sends whatever has no bin (NaN too) to a bin it does not equal;
-        # two histograms, for most counts are 1 and would wait for each other
+        # no branches: clamping sends whatever has no bin (NaN too, where max() may return NaN) to
+        # a bin it does not equal; two histograms, for most counts are 1 and would wait for each
+        # other
         value = row[j]
-        clamped = value if value > zero else zero  # noqa: FURB136 (max() may return NaN)
-        clamped = clamped if clamped < last else last  # noqa: FURB136
+        clamped = value if value > zero else zero
+        clamped = clamped if clamped < last else last
         c = np.int32(clamped)
         whole &= value == row.dtype.type(c)
         bins[2 * np.uint32(c) + (j & 1)] += 1
@@ -243,7 +244,7 @@ def _ucell_rows(
     most: NDArray[np.int64],
     max_rank: int,
     w_neg: float,
-    clip: bool,
+    lowest: float,
     scores: NDArray[np.float64],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)
@@ -286,8 +287,7 @@ def _ucell_rows(
                     score = credit[up] / most[up]
                 if most[down] > 0:
                     score -= w_neg * (credit[down] / most[down])
-                if clip and score < 0.0:
-                    score = 0.0
+                score = max(score, lowest)
             scores[i, s] = score
 
 
@@ -378,7 +378,7 @@ def ucell(
     over_rows(
         _ucell_rows, pointers, columns, values, _bits(values), n_vars,
         table.marked, table.slot, table.first, table.arm, n_found.ravel(), most.ravel(),
-        int(max_rank), float(w_neg), bool(clip), scores, threads=threads,
+        int(max_rank), float(w_neg), 0.0 if clip else -np.inf, scores, threads=threads,
     )  # fmt: skip
     return scores
 
@@ -448,7 +448,7 @@ def _aucell_rows(
     n_found: NDArray[np.int64],
     most: NDArray[np.int64],
     n_up: int,
-    in_order: bool,
+    in_order: bool,  # noqa: FBT001 (kernels take no keywords)
     scores: NDArray[np.float64],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)

@@ -152,7 +152,7 @@ class Membership:
 
 def membership(sets: SetIndex, n_vars: int, *, only_up: bool = False) -> Membership:
     """Turn sets into a lookup table by column; `only_up` leaves down genes out."""
-    if len(sets.genes) and not (0 <= sets.genes.min() and sets.genes.max() < n_vars):
+    if len(sets.genes) and (sets.genes.min() < 0 or sets.genes.max() >= n_vars):
         raise SignatureError(
             f"gene positions {sets.genes.min()} to {sets.genes.max()} do not fit a matrix of "
             f"{n_vars} genes; a gene that is not in the matrix must not be given a position"
