@@ -424,8 +424,8 @@ def settings_for_file(
     given: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        section, dot, rest = key.strip().partition(".")
-        if not (equals and dot and rest):
+        section, _, rest = key.strip().partition(".")
+        if not (equals and section and rest):
             raise ConfigError(
                 f"--set {assignment!r}: write SECTION.KEY=VALUE, such as call.fdr=0.1"
             )
@@ -603,7 +603,7 @@ def _nest(cells: Mapping[str, str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, cell in cells.items():
         section, _, rest = key.partition(".")
-        if rest and section in SECTIONS:
+        if section and rest:
             made.setdefault(section, {})[rest] = _scalar(cell)
         else:
             made[key] = cell

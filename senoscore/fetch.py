@@ -102,7 +102,7 @@ def fetch(
             f"{url!r}: the sha256 of the download is {found}, the config has {sha256.lower()}; "
             "the file was changed at its source or on the way"
         )
-    os.replace(part, path)
+    part.replace(path)
     _forget(part)
     logger.info("%s: sha256 %s", path, found)
     return found
