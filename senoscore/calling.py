@@ -46,7 +46,7 @@ OTHER_LINEAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "mono_mac": ("macrophage_senescence",),
     "neutrophil": ("neutrophil_senescence",),
     "DC": ("dc_senescence",),
-    "other": ("core_senescence", "p53_tis"),
+    "other": ("other_senescence", "p53_tis"),
 }
 # what the reviews give for these is lost function and activation genes: a call needs core
 # senescence as well, and without it stays open

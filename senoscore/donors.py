@@ -23,7 +23,7 @@ SENESCENCE_OF = {
     "mono_mac": "macrophage_senescence",
     "neutrophil": "neutrophil_senescence",
     "DC": "dc_senescence",
-    "other": "core_senescence",
+    "other": "other_senescence",
 }
 
 

@@ -20,6 +20,7 @@ from senoscore.errors import SenoscoreWarning, SignatureError
 from senoscore.keys import LINEAGES
 from senoscore.signatures import (
     EXHAUSTION_AXIS,
+    EXHAUSTION_SETS,
     SENESCENCE_AXIS,
     SHARED_GENES,
     Problem,
@@ -37,7 +38,7 @@ from senoscore.signatures import (
 ARMS = ("t_arm_phenotype", "t_arm_arrest", "t_arm_tcr_loss", "t_arm_sasp")
 SENESCENCE = (SENESCENCE_AXIS, *ARMS)
 AXES = (
-    SENESCENCE_AXIS, EXHAUSTION_AXIS, "conf_temra_effector", "conf_proliferation_s",
+    SENESCENCE_AXIS, *EXHAUSTION_SETS, "conf_temra_effector", "conf_proliferation_s",
     "conf_proliferation_g2m", "conf_interferon", "conf_dissociation",
 )  # fmt: skip
 
@@ -277,7 +278,7 @@ def test_no_sentence_of_a_source_is_shipped(shared: Path) -> None:
 
 
 def test_shared_genes_never_vote(registry: SignatureSet) -> None:
-    for name in (*SENESCENCE, EXHAUSTION_AXIS, "t_senescence", "t_exhaustion"):
+    for name in (*SENESCENCE, *EXHAUSTION_SETS, "t_senescence", "t_exhaustion"):
         assert not set(voting(registry[name])) & set(SHARED_GENES), name
 
 
@@ -298,12 +299,14 @@ def test_what_the_review_names_for_both_states_is_withheld(
 
     both = named({"exhaustion"}) & named({"senescence", "TCR-signalling loss"})
     assert {gene for gene, _ in both} == {"HAVCR2", "TIGIT", "CTLA4", "FOXP3", "LCK", "ZAP70"}
-    for name in (*SENESCENCE, EXHAUSTION_AXIS):
+    for name in (*SENESCENCE, *EXHAUSTION_SETS):
         assert not {gene for gene, _ in both} & set(voting(registry[name]))
 
 
 def test_exhaustion_and_senescence_share_no_vote(registry: SignatureSet) -> None:
-    exhaustion = set(voting(registry[EXHAUSTION_AXIS])) | set(voting(registry["t_exhaustion"]))
+    exhaustion = set().union(
+        *(voting(registry[name]) for name in (*EXHAUSTION_SETS, "t_exhaustion"))
+    )
     for name in (*SENESCENCE, "t_senescence"):
         assert not exhaustion & set(voting(registry[name])), name
 
@@ -311,13 +314,13 @@ def test_exhaustion_and_senescence_share_no_vote(registry: SignatureSet) -> None
 def test_cytotoxic_differentiation_is_an_axis_of_its_own(registry: SignatureSet) -> None:
     cytotoxic = set(voting(registry["conf_temra_effector"]))
     assert {"PRF1", "GZMB", "NKG7", "GNLY", "CX3CR1", "ZEB2"} <= cytotoxic
-    for name in (*SENESCENCE, EXHAUSTION_AXIS):
+    for name in (*SENESCENCE, *EXHAUSTION_SETS):
         assert not cytotoxic & set(voting(registry[name])), name
 
 
 def test_naive_genes_do_not_decide(registry: SignatureSet) -> None:
     naive = {"FOXO1", "CCR7", "IL7R", "LEF1", "TCF7", "BACH2"}
-    for name in (*SENESCENCE, EXHAUSTION_AXIS):
+    for name in (*SENESCENCE, *EXHAUSTION_SETS):
         assert not naive & set(voting(registry[name])), name
     assert set(voting(registry["stemness_loss"])) == naive
 
@@ -892,3 +895,12 @@ def test_an_installed_package_reads_its_own_copy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert "the shipped signatures are missing" in run.stderr
+
+
+def test_no_gene_votes_in_the_exhaustion_axis_and_in_another_axis_or_arm(
+    registry: SignatureSet,
+) -> None:
+    exhaustion = set(voting(registry["t_axis_exhaustion"]))
+    for name in (*AXES, *ARMS):
+        if name not in EXHAUSTION_SETS:
+            assert not exhaustion & set(voting(registry[name])), name

@@ -76,9 +76,34 @@ CHANGES: dict[tuple[str, str], dict[str, str]] = {
 
 _TCR = "TCR machinery that falls in the senescence column only"
 _TEMRA = "also the ordinary TEMRA or CMV-driven effector cell"
+_BOTH = "named for senescence as well: does not vote"
+_NFAT_FAMILY = "family shares 0.3; activity is nuclear translocation"
 _ACTIVATION = "an activation cytokine: any stimulated effector makes it, so it does not vote"
 # arm -> gene -> (direction, weight, votes, literature, note); evidence follows from the signs
 ARMS: dict[str, dict[str, tuple[str, float, bool, str, str]]] = {
+    # the exhaustion-only set as an axis: a gene that votes in another axis (or whose family does)
+    # gives up its vote here, and the dysfunctional programme of Li 2019 joins with half weight,
+    # less its members that are shared, of the senescence axis, or activation cytokines
+    "t_axis_exhaustion": {
+        **dict.fromkeys(("PDCD1", "LAG3", "ENTPD1"), ("+", 1, True, "", "")),
+        **dict.fromkeys(("TOX", "LAYN"), ("+", 1, True, "Zheng 2017; Zhang 2018; Khan 2019", "")),
+        "CXCL13": ("+", 1, True, "Zheng 2017; Guo 2018; Zhang 2018", "tumour"),
+        **dict.fromkeys(("PRDM1", "BATF"), ("+", 0.5, True, "", "")),
+        "TNFRSF9": ("+", 0.5, True, "", "4-1BB; also recent activation"),
+        "TOX2": ("+", 0.5, True, "Seo 2019", ""),
+        **dict.fromkeys(("NFATC1", "NFATC2", "NFATC3"), ("+", 0.1, True, "", _NFAT_FAMILY)),
+        **dict.fromkeys(
+            ("PTMS", "FAM3C", "AKAP5", "CD7", "PHLDA1", "SNAP47", "TNS3", "RDH10", "DGKH",
+             "KIR2DL4", "LYST", "RAB27A", "CSF1", "ITGAE", "PAG1", "TNFRSF1B", "GALNT1", "GBP2",
+             "MYO7A"),
+            ("+", 0.5, True, "Li 2019", "dysfunctional programme of melanoma CD8 T cells"),
+        ),
+        **dict.fromkeys(
+            ("NR4A1", "NR4A2", "NR4A3"),
+            ("+", 0, False, "", "its family votes in the stress axis and in recent activation"),
+        ),
+        **dict.fromkeys(("HAVCR2", "TIGIT", "CTLA4"), ("0", 0, False, "", _BOTH)),
+    },
     "t_arm_phenotype": {
         "KLRG1": ("+", 1, True, "", _TEMRA),
         "B3GAT1": ("+", 0.5, True, "", "proxy of CD57; with protein the antibody has weight 1"),
@@ -147,6 +172,7 @@ NO_MOUSE: dict[tuple[str, str], str] = {
     ("t_exhaustion", "CXCL13"): "exhausted T cells do not make it",
     ("t_exhaustion_terminal", "CXCL13"): "exhausted T cells do not make it",
     ("t_discriminating_exhaustion_only", "CXCL13"): "exhausted T cells do not make it",
+    ("t_axis_exhaustion", "CXCL13"): "exhausted T cells do not make it",
     ("conf_tfh", "CXCL13"): "Tfh cells do not make it",
     ("", "FCGR3A"): _CD16,
 }

@@ -61,7 +61,7 @@ LINEAGE_CELLS = {
 }
 EXHAUSTION_SETS = {
     "t_exhaustion", "t_exhaustion_progenitor", "t_exhaustion_terminal",
-    "t_discriminating_exhaustion_only", "conf_taa_gzmk",
+    "t_discriminating_exhaustion_only", "t_axis_exhaustion", "conf_taa_gzmk",
 }  # fmt: skip
 SIGN = {"up": "+", "down": "-"}
 Row = dict[str, str]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from senoscore.signatures._check import (
     EXHAUSTION_AXIS,
+    EXHAUSTION_SETS,
     SENESCENCE_AXIS,
     SHARED_GENES,
     check_signatures,
@@ -33,6 +34,7 @@ from senoscore.signatures._read import (
 
 __all__ = [
     "EXHAUSTION_AXIS",
+    "EXHAUSTION_SETS",
     "MEASURABLE",
     "ORGANISMS",
     "ROLES",

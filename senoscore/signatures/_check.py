@@ -41,6 +41,8 @@ SHARED_GENES: Final = (
 )  # fmt: skip
 SENESCENCE_AXIS: Final = "t_discriminating_senescence_only"
 EXHAUSTION_AXIS: Final = "t_discriminating_exhaustion_only"
+# the axis of the verdict first, so that a message names the plain set where both hold a gene
+EXHAUSTION_SETS: Final = ("t_axis_exhaustion", EXHAUSTION_AXIS)
 
 _CELL_LINEAGES: Final[dict[str, tuple[str, ...]]] = {
     "any immune": LINEAGES,
@@ -278,11 +280,15 @@ def _check_name(
 
 def _check_rivals(signatures: SignatureSet, problems: list[Problem]) -> None:
     """Exhaustion and senescence may not be decided by a gene that both claim."""
-    exhaustion = signatures.get(EXHAUSTION_AXIS)
-    rivals = {gene.symbol for gene in exhaustion.voting()} if exhaustion else set()
+    rivals = {
+        gene.symbol: name
+        for name in EXHAUSTION_SETS
+        if name in signatures
+        for gene in signatures[name].voting()
+    }
     for name, signature in signatures.items():
         senescence = signature.role == "arm" or name == SENESCENCE_AXIS
-        if not senescence and name != EXHAUSTION_AXIS:
+        if not senescence and name not in EXHAUSTION_SETS:
             continue
         for position, gene in enumerate(signature.genes):
             log = signatures.origin(name).gene_log(problems, signature, position)
@@ -290,5 +296,5 @@ def _check_rivals(signatures: SignatureSet, problems: list[Problem]) -> None:
                 what = "named for exhaustion and for senescence, so it cannot decide between them"
                 log("shared gene votes", what, "set votes to no")
             if gene.votes and senescence and gene.symbol in rivals:
-                what = f"also votes in {EXHAUSTION_AXIS}"
+                what = f"also votes in {rivals[gene.symbol]}"
                 log("rival sets overlap", what, "let it vote on one side only")
