@@ -604,7 +604,9 @@ def _nest(cells: Mapping[str, str]) -> dict[str, Any]:
     for key, cell in cells.items():
         section, _, rest = key.partition(".")
         if section and rest:
-            made.setdefault(section, {})[rest] = _scalar(cell)
+            inner = made.setdefault(section, {})
+            if isinstance(inner, dict):
+                inner[rest] = _scalar(cell)
         else:
             made[key] = cell
     return made
