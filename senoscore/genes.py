@@ -146,7 +146,8 @@ class _Table:
 
     @cached_property
     def previous_any_case(self) -> dict[str, str]:
-        return {k: v for k, v in _upper(self.previous).items() if k not in self.any_case}
+        """The same of previous symbols; none of them is a current symbol in any case."""
+        return _upper(self.previous)
 
     @cached_property
     def known(self) -> frozenset[str]:

@@ -130,16 +130,16 @@ def test_the_shipped_tables_are_what_the_script_makes(
 
 
 def test_sixty_thousand_names_are_resolved_in_half_a_second() -> None:
-    """Measured 0.2 to 0.4 s on two shared cores; the limit allows for a busy machine."""
+    """Measured 0.2 to 0.4 s of processor time; the limit allows for a slow machine."""
     names = [row["ensembl"] + ".2" for row in shipped("human") if row["ensembl"]][:60_000]
     assert len(names) == 60_000
     resolve_genes(names[:10])
     guess_organism(["CD8A"])
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         resolve_genes(names)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 1.5
 
 
@@ -279,6 +279,8 @@ def test_a_symbol_with_several_ids_stands_for_the_one_hgnc_names() -> None:
     other = next(row["ensembl"] for row in rows if row["same_as"])
     index = resolve_genes([other, "CD4"])
     assert index.locate([main, ""], ["WASH7P", "WASH7P"]).tolist() == [1, 1]
+    index = resolve_genes(["ENSG00000286112", "CD4"])  # not the id KYAT1 stands for
+    assert index.locate([""], ["CCBL1"]).tolist() == [1]  # its symbol of before
 
 
 @pytest.mark.parametrize("suffix", [".1", "-1", "-12"])
@@ -317,6 +319,13 @@ def test_identical_names_share_a_position_resolved_or_not() -> None:
     assert index.columns.tolist() == [0, 2, 0, 2, 1]
     assert index.duplicates["n_columns"].tolist() == [2, 2]
     assert any("2 of 5 columns" in note for note in index.notes)
+
+
+def test_of_several_ways_of_finding_a_gene_the_best_is_told() -> None:
+    names = ["CD4_ENSG00000010610", "CD4", "CD4-1", "CD8A", "ENSG00000153563.2"]
+    index = resolve_genes(names)
+    assert index.how.tolist() == ["symbol", "ensembl_version"]
+    assert index.columns.tolist() == [0, 0, 0, 1, 1]
 
 
 def test_second_names_are_used_where_the_first_do_not_resolve() -> None:
@@ -424,6 +433,7 @@ def test_symbols_that_look_like_dates_are_not_damaged() -> None:
         ([], None),
         (["0", "1", "2"], None),
         (["chr1:100-200", "chr2:5-9"], None),
+        (["H19"], None),  # spelled so in both
         (["ENSG00000153563", *(f"Cd{n}" for n in (4, 5, 6, 7, 9, 14, 19, 22, 27, 28))], "mouse"),
         (["sampleA_CD4", "sampleA_CD8A", "sampleA_FOXP3"], "human"),
     ],
@@ -455,7 +465,7 @@ def test_a_mouse_file_in_capitals_is_resolved_by_case() -> None:
 
 def test_mouse_genes_of_a_graft_are_not_taken_for_human_ones() -> None:
     """Human and mouse symbols in one file without a prefix: case is not a slip there."""
-    index = resolve_genes(["CD8A", "FOXP3", "CD4", "TOX", "Cd28", "Ctla4"])
+    index = resolve_genes(["CD8A", "FOXP3", "CD4", "TOX", "Cd28", "H2afx"])
     assert index.organism == "human"
     assert [of(index, i)[2] for i in (4, 5)] == ["unresolved", "unresolved"]
     assert not found(index, "CD28")
