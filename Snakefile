@@ -44,6 +44,7 @@ rule all:
     input:
         plan.targets(),
         "<results>/summary.tsv",
+        "<results>/summary.html",
 
 
 include: f"{sw.RULES}/fetch.smk"

@@ -137,13 +137,10 @@ def _signatures_show(args: argparse.Namespace) -> int:
             print(f"{key}: {value if isinstance(value, str) else ' '.join(value)}")
     print()
     rows = [("gene", "sign", "weight", "votes", "measurable", "evidence", "note")]
-    for gene in signature.genes:
-        sign = {1: "+", -1: "-"}.get(gene.direction, "0")
-        votes = "yes" if gene.votes else "no"
-        evidence = " ".join(gene.evidence)
-        rows.append(
-            (gene.symbol, sign, f"{gene.weight:g}", votes, gene.measurable, evidence, gene.note)
-        )
+    for g in signature.genes:
+        sign, votes = "0+-"[g.direction], "yes" if g.votes else "no"
+        evidence = " ".join(g.evidence)
+        rows.append((g.symbol, sign, f"{g.weight:g}", votes, g.measurable, evidence, g.note))
     _table(rows)
     return 0
 
@@ -208,10 +205,9 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _summary(args: argparse.Namespace) -> int:
-    from senoscore.io.artefacts import write_tsv
-    from senoscore.summary import summarise
+    from senoscore.report import build_summary
 
-    write_tsv(summarise(args.folder), args.out)
+    build_summary(args.results, args.dataset)
     return 0
 
 
@@ -301,9 +297,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _threads(stage)
 
-    summary = add("summary", _summary, "join the tables of several data sets", _SUMMARY)
-    summary.add_argument("out", help="table to write")
-    summary.add_argument("folder", nargs="+", help="folders of the data sets' results")
+    summary = add("summary", _summary, "all data sets side by side: summary.tsv, .html", _SUMMARY)
+    summary.add_argument("results", help="folder that holds the folders of the data sets")
+    summary.add_argument("dataset", nargs="+", help="names of the data sets")
     return parser
 
 
@@ -355,7 +351,7 @@ senoscore stage inspect results/pbmc --source pbmc.h5ad
 senoscore stage qc results/pbmc --source pbmc.h5ad --threads 4 --shard 1/3
 senoscore stage call results/pbmc --source pbmc.h5ad --settings '{"call":{"fdr":0.1}}'"""
 _SUMMARY: Final = """\
-senoscore summary results/summary.tsv results/pbmc results/tumour"""
+senoscore summary results pbmc tumour"""
 
 
 def _threads(parser: argparse.ArgumentParser, default: int = 1) -> None:

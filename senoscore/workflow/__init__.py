@@ -78,13 +78,10 @@ class Plan:
 
         return of
 
-    def folders(self) -> list[str]:
-        """The folder of every data set."""
-        return [f"{self.config.results}/{name}" for name in self.config.datasets]
-
     def targets(self) -> list[str]:
         """The last file of every data set."""
-        return [f"{folder}/{OUTPUTS['report'][-1]}" for folder in self.folders()]
+        last = OUTPUTS["report"][-1]
+        return [f"{self.config.results}/{name}/{last}" for name in self.config.datasets]
 
 
 def shard_option(wildcards: Wildcards) -> str:

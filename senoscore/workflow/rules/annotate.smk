@@ -16,13 +16,13 @@ rule annotate:
         ),
     log:
         "<logs>/{dataset}/annotate.log",
-    params:
-        folder=subpath(output.labels, parent=True),
-        settings=plan.settings("annotate"),
     threads: 2
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output.labels, parent=True),
+        settings=plan.settings("annotate"),
     shell:
         "senoscore stage annotate {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} --threads {threads} 2> {log:q}"

@@ -20,12 +20,12 @@ rule burden:
         targets="<results>/{dataset}/targets.tsv",
     log:
         "<logs>/{dataset}/burden.log",
-    params:
-        folder=subpath(output.donors, parent=True),
-        settings=plan.settings("burden"),
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output.donors, parent=True),
+        settings=plan.settings("burden"),
     shell:
         "senoscore stage burden {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} --threads {threads} 2> {log:q}"

@@ -35,13 +35,13 @@ rule call:
         pooled="<results>/{dataset}/pooled.tsv",
     log:
         "<logs>/{dataset}/call.log",
-    params:
-        folder=subpath(output.scored, parent=True),
-        settings=plan.settings("call"),
     threads: 2
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output.scored, parent=True),
+        settings=plan.settings("call"),
     shell:
         "senoscore stage call {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} --threads {threads} 2> {log:q}"

@@ -7,14 +7,14 @@ rule qc:
         "<results>/{dataset}/stages/qc{shard}.npz",
     log:
         "<logs>/{dataset}/qc{shard}.log",
-    params:
-        folder=subpath(output[0], ancestor=2),
-        settings=plan.settings("qc"),
-        shard=sw.shard_option,
     threads: 4
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output[0], ancestor=2),
+        settings=plan.settings("qc"),
+        shard=sw.shard_option,
     shell:
         "senoscore stage qc {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} --threads {threads} {params.shard} 2> {log:q}"

@@ -24,12 +24,12 @@ rule report:
         ),
     log:
         "<logs>/{dataset}/report.log",
-    params:
-        folder=subpath(output[0], parent=True),
-        settings=plan.settings("report"),
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output[0], parent=True),
+        settings=plan.settings("report"),
     shell:
         "senoscore stage report {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} 2> {log:q}"

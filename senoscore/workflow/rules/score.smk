@@ -9,14 +9,14 @@ rule score:
         "<results>/{dataset}/stages/scores{shard}.npz",
     log:
         "<logs>/{dataset}/score{shard}.log",
-    params:
-        folder=subpath(output[0], ancestor=2),
-        settings=plan.settings("score"),
-        shard=sw.shard_option,
     threads: 4
     resources:
         mem_mb=sw.mem_mb,
         runtime=sw.runtime,
+    params:
+        folder=subpath(output[0], ancestor=2),
+        settings=plan.settings("score"),
+        shard=sw.shard_option,
     shell:
         "senoscore stage score {params.folder:q} --source {input.source:q}"
         " --settings {params.settings:q} --threads {threads} {params.shard} 2> {log:q}"

@@ -3,15 +3,22 @@ rule summary:
     input:
         plan.targets(),
     output:
-        report(
+        table=report(
             "<results>/summary.tsv",
             caption="../report/summary.rst",
             category="all data sets",
             labels={"table": "summary"},
         ),
+        page=report(
+            "<results>/summary.html",
+            caption="../report/summary.rst",
+            category="all data sets",
+            labels={"table": "summary, as a page"},
+        ),
     log:
         "<logs>/summary.log",
     params:
-        folders=plan.folders(),
+        folder=subpath(output.table, parent=True),
+        datasets=list(plan.config.datasets),
     shell:
-        "senoscore summary {output:q} {params.folders:q} 2> {log:q}"
+        "senoscore summary {params.folder:q} {params.datasets:q} 2> {log:q}"

@@ -1,0 +1,5 @@
+"""``python -m senoscore``."""
+
+from senoscore.cli import main
+
+raise SystemExit(main())
