@@ -18,6 +18,10 @@ from senoscore.errors import SenoscoreError
 
 Command = Callable[[argparse.Namespace], int]
 
+_SHOWN: Final = (
+    "title", "description", "lineages", "species", "role", "source", "licence", "warning",
+)  # fmt: skip
+
 
 class _Parser(argparse.ArgumentParser):
     """Says a mistake in one sentence, with the near name for an unknown command."""
@@ -122,16 +126,7 @@ def _signatures_show(args: argparse.Namespace) -> int:
     from senoscore.signatures import read_signatures
 
     signature = read_signatures(args.file).select([args.name])[args.name]
-    for key in (
-        "title",
-        "description",
-        "lineages",
-        "species",
-        "role",
-        "source",
-        "licence",
-        "warning",
-    ):
+    for key in _SHOWN:
         value = getattr(signature, key)
         if value:
             print(f"{key}: {value if isinstance(value, str) else ' '.join(value)}")
