@@ -427,6 +427,41 @@ def test_planting_is_not_the_signatures_over_again(cohort: anndata.AnnData) -> N
     assert (silent["added_cp10k"] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("programme", "signature"),
+    [
+        ("exhaustion_core", "t_exhaustion"),
+        ("exhaustion_terminal", "t_exhaustion_terminal"),
+        ("exhaustion_progenitor", "t_exhaustion_progenitor"),
+        ("senescence_phenotype", "t_arm_phenotype"),
+        ("arrest", "t_arm_arrest"),
+        ("arrest", "p53_tis"),
+        ("tcr_loss", "t_arm_tcr_loss"),
+        ("sasp_t", "t_arm_sasp"),
+        ("senescence_b", "b_senescence"),
+        ("age_associated_b", "b_senescence"),
+        ("senescence_nk", "nk_senescence"),
+        ("senescence_macrophage", "macrophage_senescence"),
+        ("senescence_neutrophil", "neutrophil_senescence"),
+        ("senescence_fibroblast", "core_senescence"),
+        ("interferon", "conf_interferon"),
+        ("s_phase", "conf_proliferation_s"),
+        ("g2m_phase", "conf_proliferation_g2m"),
+        ("nk_adaptive", "conf_cmv_adaptive_nk"),
+    ],
+)
+def test_planted_signs_are_those_of_the_registry(
+    cohort: anndata.AnnData, programme: str, signature: str
+) -> None:
+    effects = cohort.uns["simulation"]["effects"]
+    effects = effects[effects["programme"] == programme].set_index("gene")
+    sign = np.sign(effects["log_factor"] + effects["added_cp10k"])
+    shared = {g.symbol: g.direction for g in read_signatures()[signature].voting()}
+    moved = [g for g in shared if g in sign.index and sign[g] != 0]
+    assert len(moved) >= 3
+    assert [g for g in moved if sign[g] != shared[g]] == []
+
+
 def test_effects_differ_between_seeds_but_the_biology_does_not() -> None:
     a, b = simulate(1, 3000, seed=1), simulate(1, 3000, seed=2)
     assert a.var_names.equals(b.var_names)
@@ -570,13 +605,14 @@ def test_counts_have_the_shape_of_real_cells(
 ) -> None:
     a = _shape(_cells(pbmc, "louvain", real))
     b = _shape(_cells(blood, "true_population", simulated))
-    assert b["genes_at_2000"] == pytest.approx(a["genes_at_2000"], rel=0.15)
+    assert b["genes_at_2000"] == pytest.approx(a["genes_at_2000"], rel=0.12)
     assert b["slope"] == pytest.approx(a["slope"], abs=0.15)
     assert b["sd_log_depth"] == pytest.approx(a["sd_log_depth"], abs=0.15)
     np.testing.assert_allclose(b["share_of_top"], a["share_of_top"], atol=0.06)
     # share of zeros among genes of similar mean, and variance over mean
     np.testing.assert_allclose(b["zeros"], a["zeros"], atol=0.09)
-    assert np.abs(np.log(b["fano"] / a["fano"])).max() < 0.75
+    # (Poisson counts or one dispersion for all genes differ by 0.6 or more)
+    assert np.abs(np.log(b["fano"] / a["fano"])).max() < 0.45
 
 
 def test_ribosomal_and_mitochondrial_shares_are_those_of_real_cells(
