@@ -154,11 +154,9 @@ def lineages(
         table = pd.DataFrame(columns=list(LABEL_COLUMNS))
     subset = markers.t_subsets(
         found.panel,
-        found.metrics[:, 0],
         symbols,
         is_t=np.asarray(cells[keys.OBS_LINEAGE].astype(object) == "T"),
         organism=data.genes.organism,
-        logged=not data.has_counts,
     )
     known = np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object)
     open_ = pd.isna(known) | (known == "T") | (known == "")
@@ -194,6 +192,7 @@ def by_markers(
         symbols,
         clusters,
         organism=data.genes.organism,
+        scale=data.scale,
     )
 
 

@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -228,9 +228,10 @@ def map_term(term: str) -> Verdict:
 # all cells
 
 
-def _codes(
-    values: Sequence[object] | pd.Series | None, n: int
+def label_codes(
+    values: Sequence[object] | NDArray[Any] | pd.Series | None, n: int
 ) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels as positions in the distinct labels; -1 is missing, and so is every cell of None."""
     import pandas as pd
 
     if values is None:
@@ -310,10 +311,10 @@ def map_labels(
         raise ValueError("map_labels needs labels, fine labels or ontology terms")
     n = len(first)
     index = next((v.index for v in (labels, fine, ontology) if isinstance(v, pd.Series)), None)
-    label_codes, label_names = _codes(labels, n)
-    fine_codes, fine_names = _codes(fine, n)
-    term_codes, term_names = _codes(ontology, n)
-    key = ((label_codes + 1) * (len(fine_names) + 1) + fine_codes + 1) * (len(term_names) + 1)
+    main_codes, label_names = label_codes(labels, n)
+    fine_codes, fine_names = label_codes(fine, n)
+    term_codes, term_names = label_codes(ontology, n)
+    key = ((main_codes + 1) * (len(fine_names) + 1) + fine_codes + 1) * (len(term_names) + 1)
     combos, inverse, counts = np.unique(
         key + term_codes + 1, return_inverse=True, return_counts=True
     )
@@ -338,7 +339,7 @@ def map_labels(
     table["subset"] = [v.subset for v, _ in verdicts]
     table["source"] = [source for _, source in verdicts]
     table["n_cells"] = counts
-    per_cell = _per_cell(
+    obs = per_cell(
         [v.lineage if v.lineage in LINEAGES else None for v, _ in verdicts],
         [v.subset or None for v, _ in verdicts],
         [source for _, source in verdicts],
@@ -346,10 +347,10 @@ def map_labels(
         index,
     )
     order = np.argsort(-counts, kind="stable")
-    return LabelMap(per_cell, table.iloc[order].reset_index(drop=True))
+    return LabelMap(obs, table.iloc[order].reset_index(drop=True))
 
 
-def _per_cell(
+def per_cell(
     lineage: Sequence[str | None],
     subset: Sequence[str | None],
     source: Sequence[str],
@@ -374,3 +375,49 @@ def _per_cell(
         },
         index=index if index is not None else pd.RangeIndex(len(inverse)),
     )
+
+
+# --------------------------------------------------------------------------------------------
+# marker genes, for `senoscore.markers`
+
+
+class Marker(NamedTuple):
+    """One row of ``data/lineage_markers.tsv`` for one organism."""
+
+    kind: str
+    lineage: str
+    subset: str
+    gene: str
+    level: float
+    weight: float
+    exclusive: bool
+
+
+@lru_cache(maxsize=4)
+def read_markers(organism: str | None) -> tuple[Marker, ...]:
+    """The marker genes of an organism; of human where it is not known."""
+    found = []
+    for kind, lineage, subset, human, mouse, level, weight, exclusive, _ in _read_rows(
+        "lineage_markers.tsv"
+    ):
+        gene = mouse if organism == "mouse" else human
+        if gene:
+            found.append(
+                Marker(kind, lineage, subset, gene, float(level), float(weight), exclusive == "yes")
+            )
+    return tuple(found)
+
+
+T_GENES: Final = {
+    "human": ("CD4", "CD8A", "CD8B", "FOXP3", "IL2RA", "CTLA4", "TRDC", "TRGC1", "TRGC2", "TRDV1",
+              "TRDV2", "SLC4A10", "TRAV1-2", "KLRB1", "TRAC", "TRBC1", "TRBC2"),
+    "mouse": ("Cd4", "Cd8a", "Cd8b1", "Foxp3", "Il2ra", "Ctla4", "Trdc", "Trgc1", "Trgc2", "Trdv4",
+              "Trdv1", "Slc4a10", "Trav1", "Klrb1c", "Trac", "Trbc1", "Trbc2"),
+}  # fmt: skip
+
+
+def marker_genes(organism: str | None) -> list[str]:
+    """Symbols of every gene by which lineages and T-cell subsets are told apart, sorted."""
+    names = {marker.gene for marker in read_markers(organism)}
+    names.update(T_GENES["mouse" if organism == "mouse" else "human"])
+    return sorted(names)

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors keys",
         "settings console",
         "io kernels genes signatures fetch",
-        "_columns _scales _clustering inspect lineages qc null calibration power doublets",
+        "_columns _scales lineages _clustering markers inspect qc null calibration power doublets",
         "inputs streaming",
         "plain scoring annotate",
         "calling",
