@@ -80,6 +80,7 @@ class Profile(NamedTuple):
 
     name: str
     sets: tuple[str, ...]  # later ones win
+    markers: tuple[str, ...]  # types of the table of lineage markers
     group: str
     ribosomal: float
     load: float  # of the genes without a level of their own
@@ -114,8 +115,14 @@ def _rows(name: str) -> Iterator[list[str]]:
 @lru_cache(maxsize=1)
 def read_profiles() -> dict[str, Profile]:
     return {
-        name: Profile(name, tuple(sets.split(",")), group, *(float(v) for v in numbers))
-        for name, sets, group, *numbers in _rows("simulation_profiles")
+        name: Profile(
+            name,
+            tuple(sets.split(",")),
+            tuple(markers.split(",")),
+            group,
+            *(float(v) for v in numbers),
+        )
+        for name, sets, markers, group, *numbers in _rows("simulation_profiles")
     }
 
 
@@ -214,6 +221,20 @@ def _registry() -> dict[str, tuple[str, tuple[_Member, ...]]]:
     }
 
 
+@lru_cache(maxsize=1)
+def _markers() -> dict[str, dict[str, float]]:
+    """Lineage markers without a level of their own: gene -> type -> counts per ten thousand.
+
+    Types that are not simulated are kept: their markers must be off in every cell.
+    """
+    by_hand = {e.gene for effects in _sets().values() for e in effects if e.operation == "="}
+    found: dict[str, dict[str, float]] = {}
+    for kind, _lineage, _subset, gene, _mouse, level, weight, *_ in _rows("lineage_markers"):
+        if gene and gene not in by_hand and float(weight) >= 0.4:
+            found.setdefault(gene, {})[kind] = float(level)
+    return found
+
+
 @dataclass(frozen=True)
 class Universe:
     """Every gene that can be simulated, in a fixed order, with what it does on its own."""
@@ -239,7 +260,7 @@ def read_universe() -> Universe:
     generic = np.minimum(generic, 2.4)
     silent = np.array([bool(_SILENT.match(str(symbol))) for symbol in symbols])
     generic[silent] = -9.0 + rng.standard_normal(int(silent.sum()))
-    named = {e.gene for effects in _sets().values() for e in effects}
+    named = {e.gene for effects in _sets().values() for e in effects} | _markers().keys()
     deciding: set[str] = set()
     registry: set[str] = set()
     for role, members in _registry().values():
@@ -280,9 +301,11 @@ def build_levels(universe: Universe) -> NDArray[np.float32]:
     by_group = {g: 0.30 * rng.standard_t(3, n) for g in ("lymphoid", "myeloid", "stromal")}
     by_lineage: dict[str, NDArray[np.float64]] = {}
     ribo_level = np.exp(np.log(38.0) + 0.75 * rng.standard_normal(n))
+    spread = np.exp(0.4 * rng.standard_normal(n))
     off = 0.012 * np.exp(0.8 * rng.standard_normal(n))
     levelled = {e.gene for effects in sets.values() for e in effects if e.operation == "="}
-    levelled_at = np.array([universe.position[g] for g in sorted(levelled)])
+    markers = {g: kinds for g, kinds in _markers().items() if g in universe.position}
+    levelled_at = np.array([universe.position[g] for g in sorted(levelled | markers.keys())])
     base = np.empty((len(read_profiles()), n), np.float32)
     for row, profile in enumerate(read_profiles().values()):
         lineage = next(p.lineage for p in read_populations() if p.profile == profile.name)
@@ -294,6 +317,11 @@ def build_levels(universe: Universe) -> NDArray[np.float32]:
         level = profile.load * np.exp(np.minimum(universe.generic + shift, 3.0))
         level[ribosomal] = profile.ribosomal * ribo_level[ribosomal]
         level[levelled_at] = off[levelled_at]
+        for gene, kinds in markers.items():
+            at = universe.position[gene]
+            for kind, level_there in kinds.items():
+                if kind in profile.markers:
+                    level[at] = level_there * spread[at]
         for name in profile.sets:
             for effect in sets[name]:
                 level[universe.position[effect.gene]] = effect.value

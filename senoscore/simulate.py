@@ -246,20 +246,19 @@ def _donors(n_donors: int, seed: int) -> pd.DataFrame:
 
 def _samples(donors: pd.DataFrame, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 4])
-    rows = []
-    for number, donor in enumerate(donors.itertuples()):
-        for tissue in ("blood", "lung"):
-            rows.append(
-                {
-                    "sample_id": f"{donor.donor_id}_{tissue}",
-                    "donor": number,
-                    "tissue": tissue,
-                    "ambient_fraction": 0.04 * float(np.exp(0.35 * rng.standard_normal())),
-                    # handling: tissue is digested, blood is not
-                    "stress": float(np.exp(0.4 * rng.standard_normal()))
-                    * (0.5 if tissue == "lung" else 0.12),
-                }
-            )
+    # handling: tissue is digested, blood is not
+    stress = {"blood": 0.12, "lung": 0.5}
+    rows = [
+        {
+            "sample_id": f"{donor}_{tissue}",
+            "donor": number,
+            "tissue": tissue,
+            "ambient_fraction": 0.04 * float(np.exp(0.35 * rng.standard_normal())),
+            "stress": stress[tissue] * float(np.exp(0.4 * rng.standard_normal())),
+        }
+        for number, donor in enumerate(donors["donor_id"])
+        for tissue in stress
+    ]
     frame = pd.DataFrame(rows)
     traits = donors[["age", "sex", "condition", "cmv"]].iloc[frame["donor"]].reset_index(drop=True)
     return pd.concat([frame, traits], axis=1)

@@ -404,6 +404,13 @@ def test_lineage_markers_mark_their_lineage(clean: anndata.AnnData) -> None:
     assert cd3d[t_cell].min() > 2 * cd3d[~t_cell].max()
 
 
+def test_markers_of_cells_that_are_not_there_are_off_everywhere(clean: anndata.AnnData) -> None:
+    levels = pd.DataFrame({name: _cp10k(clean, name) for name in read_profiles()})
+    for gene in ("VWF", "PPBP", "SCGB1A1", "PMEL", "ALAS2", "PLP1"):
+        assert levels.loc[gene].max() < 0.4
+    assert levels.loc["POU2AF1"].idxmax() == "plasma"  # a marker with a level from the table
+
+
 def test_planting_is_not_the_signatures_over_again(cohort: anndata.AnnData) -> None:
     effects = cohort.uns["simulation"]["effects"]
     states = [
