@@ -40,9 +40,7 @@ SCHEMA_LINE: Final = "# yaml-language-server: $schema=./config.schema.json"
 PATHVARS: Final = ("logs", "resources", "benchmarks")
 
 _HEX64: Final = r"^[0-9a-fA-F]{64}$"
-_FOLDER: Final = (
-    r"^[^{}<>\x00]+$"  # braces and angles are wildcards and path variables of the workflow
-)
+_PLAIN: Final = r"^[^{}<>\x00]+$"  # the others are wildcards and path variables to Snakemake
 
 # section -> key -> (what it means, bounds). Names, types and defaults are in settings.py.
 _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
@@ -170,7 +168,7 @@ _MODELS: Final[Mapping[str, type[_Section]]] = {name: _model(name) for name in S
 
 
 class _Dataset(_Section):
-    path: str | None = None
+    path: Annotated[str | None, Field(pattern=_PLAIN)] = None
     """The .h5ad file (or .zarr folder), from the folder you run in."""
     url: str | None = None
     """Where to download the file from."""
@@ -192,13 +190,13 @@ class _Dataset(_Section):
 
 
 class _Config(_Section):
-    results: Annotated[str, Field(pattern=_FOLDER)] = "results"
+    results: Annotated[str, Field(pattern=_PLAIN)] = "results"
     """Folder that receives one folder per data set."""
     shards: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1000)] = 1
     """Split each file into this many runs of rows, for files too large for one node."""
     download_schemes: tuple[str, ...] = ("https",)
     """Kinds of address a data set may be downloaded from."""
-    pathvars: dict[str, Annotated[str, Field(pattern=_FOLDER)]] = Field(default_factory=dict)
+    pathvars: dict[str, Annotated[str, Field(pattern=_PLAIN)]] = Field(default_factory=dict)
     """Snakemake's path variables: `logs`, `resources` (downloads), `benchmarks`."""
 
 
@@ -431,7 +429,7 @@ def settings_for_file(
             )
         given.setdefault(section, {})[rest] = _scalar(value)
     about = given.pop("dataset", {})
-    checked = parse({**given, "datasets": {"file": {"path": str(file), **about}}}, name="--set")
+    checked = parse({**given, "datasets": {"file": {"path": "file", **about}}}, name="--set")
     extra = {name: _given(checked.model, name) for name in SECTIONS}
     extra["dataset"] = checked.settings("file").get("dataset", {})
     general = parse({}, datasets=False) if config is None else load(config, datasets=False)
@@ -729,8 +727,8 @@ def _sentence(details: ErrorDetails, places: Places) -> str:
     elif details["type"] == "string_pattern_mismatch":
         if path[-1] == "sha256":
             what = "should be 64 hexadecimal digits"
-        elif path[0] in ("results", "pathvars"):
-            what = "should be a folder without '{', '}', '<' or '>' in its name"
+        elif path[0] in ("results", "pathvars") or path[-1] == "path":
+            what = "should have no '{', '}', '<' or '>' in it, which Snakemake reads its own way"
         else:
             what = "an id has letters, digits, '.', '_' and '-', and starts with a letter or digit"
     elif details["type"] != "source":

@@ -262,8 +262,10 @@ pathvars: {log: x, results: y}
          "64 hexadecimal digits"),
         ("datasets: {summary.tsv: x}\n", "line 1: datasets.summary.tsv: this id would collide with "
          "another file; choose another"),
-        ("datasets: {a: x}\nresults: '{x}'\n", "line 2: results: should be a folder without '{', "
-         "'}', '<' or '>' in its name"),
+        ("datasets: {a: x}\nresults: '{x}'\n", "line 2: results: should have no '{', '}', '<' or "
+         "'>' in it, which Snakemake reads its own way"),
+        ("datasets: {a: 'x{y}.h5ad'}\n", "line 1: datasets.a.path: should have no '{', '}', '<' or "
+         "'>' in it, which Snakemake reads its own way"),
         ("datasets: {a: x}\nshards: 0\n", "line 2: shards: should be greater than or equal to 1, "
          "found 0"),
         ("datasets: {a: x}\nscore: {signature_files: [no.gmt]}\n",

@@ -17,7 +17,6 @@ rule burden:
             category="{dataset}",
             labels={"table": "donors"},
         ),
-        targets="<results>/{dataset}/targets.tsv",
     log:
         "<logs>/{dataset}/burden.log",
     resources:

@@ -12,7 +12,6 @@ rule report:
                 "pooled",
                 "lineages",
                 "donors",
-                "targets",
             ],
         ),
     output:
