@@ -129,11 +129,11 @@ MAX_LABEL: Final = 36
 
 
 def clean_label(value: object, *, limit: int = MAX_LABEL) -> str:
-    """A label as one short line: control characters out, the middle of a long one cut.
+    r"""A label as one short line: control characters out, the middle of a long one cut.
 
     Examples
     --------
-    >>> clean_label("naive\\nB")
+    >>> clean_label("naive\nB")
     'naive B'
     >>> clean_label("a" * 50, limit=9)
     'aaaa…aaaa'
@@ -147,11 +147,11 @@ def clean_label(value: object, *, limit: int = MAX_LABEL) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share in words that do not pretend: 0 %, <0.1 %, 0.4 %, 12 %.
+    r"""A share in words that do not pretend: 0 %, <0.1 %, 0.4 %, 12 %.
 
     Examples
     --------
-    >>> [percent(k, 4000).replace("\\N{NO-BREAK SPACE}", " ") for k in (0, 1, 18, 480, 4000)]
+    >>> [percent(k, 4000).replace("\N{NO-BREAK SPACE}", " ") for k in (0, 1, 18, 480, 4000)]
     ['0 %', '<0.1 %', '0.5 %', '12 %', '100 %']
     """
     if not whole:
@@ -217,9 +217,7 @@ def _many_axes(
         import matplotlib.pyplot as plt
 
         shape = (1, n) if across else (n, 1)
-        _, made = plt.subplots(
-            *shape, figsize=(width, height), layout="constrained", squeeze=False
-        )
+        _, made = plt.subplots(*shape, figsize=(width, height), layout="constrained", squeeze=False)
         return list(made.ravel())
     given = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
     if len(given) != n:
@@ -306,7 +304,7 @@ def _n_columns(ax: Axes, labels: Sequence[str]) -> int:
     """As many columns as the width of the figure has room for, at most three."""
     width = float(ax.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
     longest = max((len(label) for label in labels), default=1)
-    return max(1, min(3, len(labels), int(12.5 * (width - 0.4) / (longest + 4))))
+    return max(1, min(3, len(labels), int(14.5 * (width - 0.4) / (longest + 4))))
 
 
 def _dot(color: str, shape: str = "o", size: float = 6.0) -> Any:
@@ -769,6 +767,7 @@ def scores(
                     color="#000000", linewidth=0, alpha=0.7, rasterized=True, zorder=5,
                 )  # fmt: skip
             _write_y(one, [_group_name(names[r]) for r in rows])
+            one.xaxis.get_major_locator().set_params(integer=True)
             if one is axes[-1]:
                 one.set_xlabel("z (0: as random genes of the same abundance)")
             one.set_title(title, loc="left", parse_math=False)
@@ -813,11 +812,49 @@ def axis_level(s: AnnData, axis: str) -> float | None:
     return float(z[called].min()) if called.any() else None
 
 
+def state_bars(frame: pd.DataFrame, *, label: str, ax: Axes | None = None) -> Axes:
+    """T-cell states as stacked shares, one bar per row of a table.
+
+    Parameters
+    ----------
+    frame
+        One column per state of `keys.T_STATES` with numbers of cells.
+    label
+        Column that names the rows.
+    ax
+        Where to draw.
+    """
+    counts = frame[list(keys.T_STATES)].to_numpy(dtype=np.float64)
+    totals = counts.sum(axis=1)
+    with plain_style():
+        ax = _one_axes(ax, 6.4, 1.3 + 0.27 * len(frame))
+        left = np.zeros(len(frame))
+        for j, name in enumerate(keys.T_STATES):
+            share = 100 * counts[:, j] / np.maximum(totals, 1)
+            ax.barh(
+                np.arange(len(frame)), share, left=left, height=0.74, linewidth=0.5,
+                color=T_STATE_COLORS[name], edgecolor="white",
+            )  # fmt: skip
+            left += share
+        _write_y(ax, [clean_label(v, limit=28) for v in frame[label]])
+        ax.set_xlim(0, 100)
+        ax.set_xlabel("share of T cells that passed quality control (%)")
+        for row, total in enumerate(totals):
+            _beside(ax, row, f"{total:,.0f}")
+        _legend(
+            ax, [_patch(T_STATE_COLORS[n]) for n in keys.T_STATES],
+            [f"{n} ({counts[:, j].sum():,.0f})" for j, n in enumerate(keys.T_STATES)],
+            outside=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2,
+            handlelength=1.2,
+        )  # fmt: skip
+    return ax
+
+
 def _axis_values(s: AnnData, axis: str) -> NDArray[np.float64]:
     axes = s.obsm.get(keys.OBSM_T_AXES)
     if axes is not None and hasattr(axes, "columns") and axis in axes.columns:
         return np.asarray(axes[axis], dtype=np.float64)
-    return _column(s, f"T_{axis}", "t_states").to_numpy(dtype=np.float64)
+    return np.asarray(_column(s, f"T_{axis}", "t_states"), dtype=np.float64)
 
 
 def t_states(
@@ -1097,7 +1134,7 @@ def _embed_values(
     )  # fmt: skip
     bar = ax.figure.colorbar(made, ax=ax, shrink=0.6, pad=0.02)
     bar.set_label(clean_label(color), parse_math=False)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def marker_groups(state: str, *, organism: str = "human") -> dict[str, list[str]]:
@@ -1210,9 +1247,7 @@ def marker_table(
             for j in range(len(names))
             if counts[j]
         ]
-    return pd.DataFrame(
-        rows, columns=["gene", "group", "n_cells", "pct_detected", "mean"]
-    )
+    return pd.DataFrame(rows, columns=["gene", "group", "n_cells", "pct_detected", "mean"])
 
 
 def markers(
@@ -1312,7 +1347,7 @@ def markers(
         ax.spines[:].set_visible(False)
         bar = ax.figure.colorbar(made, ax=ax, shrink=0.45, pad=0.03, anchor=(0.0, 1.0), aspect=14)
         bar.set_label("mean log1p(CP10k)" if has_counts(s) else "mean of the file's own values")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         from matplotlib.lines import Line2D
 
         _legend(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-__all__ = ["build_report", "build_summary"]
+__all__ = ["build_report", "build_summary", "summary_page"]
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +134,12 @@ def heading(column: str) -> str:
 
 
 def cell_text(value: Any, column: str = "") -> str:
-    """One value of a table as text; the column's name says what it is.
+    r"""One value of a table as text; the column's name says what it is.
 
     Examples
     --------
     >>> [cell_text(v, c) for v, c in ((1234, "n_cells"), (0.034, "frac_senescent"), (2.0, "z"))]
-    ['1,234', '3.4\\xa0%', '2.00']
+    ['1,234', '3.4\xa0%', '2.00']
     >>> cell_text(float("nan")), cell_text(3e-7, "pvalue"), cell_text(float("-inf"), "low")
     ('–', '3.0e-07', 'none')
     """
@@ -227,7 +228,7 @@ def picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    options = {
+    options: dict[Any, Any] = {
         "svg.hashsalt": "senoscore",
         "svg.fonttype": "none",
         "text.parse_math": False,
@@ -241,10 +242,9 @@ def picture(
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
+        _settle(figure)
         svg = io.BytesIO()
-        figure.savefig(
-            svg, format="svg", dpi=150, metadata={"Date": None, "Creator": None}
-        )
+        figure.savefig(svg, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
         content, kind = svg.getvalue(), "svg+xml"
         if len(content) > MAX_SVG:
             png = io.BytesIO()
@@ -252,6 +252,15 @@ def picture(
             content, kind = png.getvalue(), "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
     return Picture(uri, round(96 * width), round(96 * height), alt, caption)
+
+
+def _settle(figure: MplFigure) -> None:
+    """Lay the figure out, and round: the solver's last digits differ from run to run."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        place = ax.get_position(original=True)
+        ax.set_position([round(float(v), 5) for v in place.bounds])
 
 
 def _single(draw: Callable[[Axes], object]) -> Callable[[MplFigure], object]:
@@ -287,7 +296,7 @@ class Artefacts:
     @property
     def passed(self) -> NDArray[np.bool_]:
         """Cells that passed quality control."""
-        return self.s.obs[keys.OBS_QC_PASS].to_numpy(dtype=bool)
+        return np.asarray(self.s.obs[keys.OBS_QC_PASS], dtype=bool)
 
 
 def read_artefacts(directory: str | Path) -> Artefacts:
@@ -301,9 +310,7 @@ def read_artefacts(directory: str | Path) -> Artefacts:
     folder = Path(directory)
     s = _read_scores(folder / "senoscore.h5ad")
     facts_file = folder / "stages" / "facts.json"
-    facts = (
-        json.loads(facts_file.read_text("utf-8")) if facts_file.is_file() else plots.facts_of(s)
-    )
+    facts = json.loads(facts_file.read_text("utf-8")) if facts_file.is_file() else plots.facts_of(s)
     tables = {path.name: _read_tsv(path) for path in sorted(folder.glob("*.tsv"))}
     limits = folder / "stages" / "qc_limits.tsv"
     if limits.is_file():
@@ -470,8 +477,11 @@ def _file(found: Artefacts) -> dict[str, Any]:
         rows.append((title, text, str(entry.get("how", ""))))
     return {
         "facts": Table(
-            "All that was found, and how", ("", "found", "how"), tuple(rows),
-            (False, False, False), folded=True,
+            "All that was found, and how",
+            ("", "found", "how"),
+            tuple(rows),
+            (False, False, False),
+            folded=True,
         ),
         "n_vars": int(found.facts.get("n_vars") or 0),
         "n_obs": int(found.facts.get("n_obs") or found.s.n_obs),
@@ -485,10 +495,7 @@ def _file(found: Artefacts) -> dict[str, Any]:
 
 def _quality(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     reasons = [
-        part
-        for text in found.obs(keys.OBS_QC_REASON)
-        if text
-        for part in str(text).split("; ")
+        part for text in found.obs(keys.OBS_QC_REASON) if text for part in str(text).split("; ")
     ]
     limits = found.table("stages/qc_limits.tsv")
     if limits is None:
@@ -507,9 +514,7 @@ def _quality(found: Artefacts, *, figures: bool) -> dict[str, Any]:
 
         def draw(figure: MplFigure) -> object:
             axes = figure.subplots(len(measured), 1, squeeze=False).ravel()
-            return plots.qc(
-                found.s, groupby=sample, metrics=measured, limits=limits, ax=list(axes)
-            )
+            return plots.qc(found.s, groupby=sample, metrics=measured, limits=limits, ax=list(axes))
 
         made = picture(
             draw,
@@ -581,9 +586,7 @@ def _lineages(found: Artefacts, *, figures: bool) -> dict[str, Any]:
         if _has_embedding(found):
             pictures.append(
                 picture(
-                    _single(
-                        lambda ax: plots.embedding(found.s, color=keys.OBS_LINEAGE, ax=ax)
-                    ),
+                    _single(lambda ax: plots.embedding(found.s, color=keys.OBS_LINEAGE, ax=ax)),
                     height=4.6,
                     alt="The file's own embedding, coloured by lineage.",
                     caption="The embedding that came with the file, coloured by lineage: a "
@@ -659,7 +662,7 @@ def _scores(found: Artefacts, *, figures: bool) -> dict[str, Any]:
             if shown:
                 pictures.append(_score_picture(s, shown, alt=alt, caption=caption))
     return {
-        "fdr": percent(fdr, 1.0),
+        "fdr": f"{100 * fdr:g}\N{NO-BREAK SPACE}%",
         "table": table_of(
             frame,
             "Every signature in every lineage it is valid in",
@@ -674,7 +677,7 @@ def _scores(found: Artefacts, *, figures: bool) -> dict[str, Any]:
 
 
 def _score_picture(s: AnnData, names: list[str], *, alt: str, caption: str) -> Picture:
-    codes, groups = plots.group_labels(s, keys.OBS_LINEAGE)
+    codes, _ = plots.group_labels(s, keys.OBS_LINEAGE)
     rows = [
         len({int(c) for c in np.unique(codes[np.isfinite(plots.z_of(s, n))]) if c >= 0})
         for n in names
@@ -770,9 +773,7 @@ def _t_cells(found: Artefacts, *, figures: bool) -> dict[str, Any]:
         if _has_embedding(found):
             pictures.append(
                 picture(
-                    _single(
-                        lambda ax: plots.embedding(found.s, color=keys.OBS_T_STATE, ax=ax)
-                    ),
+                    _single(lambda ax: plots.embedding(found.s, color=keys.OBS_T_STATE, ax=ax)),
                     height=4.8,
                     alt="The file's own embedding, T cells coloured by state.",
                     caption="Where the called T cells lie on the file's own embedding; cells "
@@ -883,8 +884,16 @@ def _t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str
             listed,
             "The cells themselves, strongest first",
             columns=[
-                "cell", keys.OBS_T_STATE, "t_substate", keys.OBS_T_SUBSET, axis, "T_cytotoxic",
-                "T_interferon", "T_stress", "total_counts", keys.OBS_T_STATE_RULE,
+                "cell",
+                keys.OBS_T_STATE,
+                "t_substate",
+                keys.OBS_T_SUBSET,
+                axis,
+                "T_cytotoxic",
+                "T_interferon",
+                "T_stress",
+                "total_counts",
+                keys.OBS_T_STATE_RULE,
             ],
             file=f"t_cells_{state}.tsv",
             folded=True,
@@ -1067,8 +1076,16 @@ def _coverage(found: Artefacts, *, figures: bool) -> dict[str, Any]:
             frame,
             "Every signature: what was found and what was not",
             columns=[
-                "signature", "lineages", "n_genes", "n_found", "coverage", "status", "reason",
-                "genes_used", "genes_missing", "warning",
+                "signature",
+                "lineages",
+                "n_genes",
+                "n_found",
+                "coverage",
+                "status",
+                "reason",
+                "genes_used",
+                "genes_missing",
+                "warning",
             ],
             file="coverage.tsv",
             folded=True,
@@ -1106,7 +1123,9 @@ def _calibration(found: Artefacts, *, figures: bool) -> dict[str, Any]:
         "depth": None
         if depth is None
         else table_of(
-            depth, "Do scores follow depth?", columns=["lineage", "n_sets", "spearman_z_depth"],
+            depth,
+            "Do scores follow depth?",
+            columns=["lineage", "n_sets", "spearman_z_depth"],
             note="Mean over random sets of the correlation between z and depth. Near 0: deep "
             "cells do not score higher just for being deep.",
         ),  # fmt: skip
@@ -1137,8 +1156,11 @@ def _provenance(found: Artefacts) -> dict[str, Any]:
         "input": str(stored.get("input", "") or found.facts.get("path", "")),
         "sha256": str(stored.get("input_sha256", "")),
         "settings": Table(
-            "Settings", ("setting", "value", "changed from default"), tuple(rows),
-            (False, False, False), folded=True,
+            "Settings",
+            ("setting", "value", "changed from default"),
+            tuple(rows),
+            (False, False, False),
+            folded=True,
         ),  # fmt: skip
         "files": [name for name in found.tables if "/" not in name],
     }
@@ -1160,7 +1182,9 @@ def _setting_text(value: Any) -> str:
 # the answer in words
 
 
-def _headline(found: Artefacts, t: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+def _headline(
+    found: Artefacts, t: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+) -> list[str]:
     sentences = []
     if not t["n"]:
         sentences.append(
@@ -1249,9 +1273,7 @@ def _tiles(found: Artefacts, t: Mapping[str, Any]) -> list[tuple[str, str, str]]
     return tiles
 
 
-def build_report(
-    directory: str | Path, *, title: str | None = None, figures: bool = True
-) -> None:
+def build_report(directory: str | Path, *, title: str | None = None, figures: bool = True) -> None:
     """Write ``report.html`` beside the artefacts of one data set.
 
     Parameters
@@ -1298,6 +1320,102 @@ def build_report(
         "report.html.j2",
         title=title or f"Senescence and exhaustion in {folder.resolve().name}",
         **values,
+    )
+
+
+def build_summary(
+    results: str | Path, datasets: Sequence[str], *, title: str | None = None
+) -> None:
+    """Write ``summary.tsv`` and ``summary.html`` over data sets that were analysed.
+
+    Parameters
+    ----------
+    results
+        The folder that holds the data sets' folders.
+    datasets
+        Ids of the data sets, in the order to show them.
+    title
+        Heading of the page.
+
+    Raises
+    ------
+    InputDataError
+        If a data set has no ``lineages.tsv``.
+    ConfigError
+        If an id could lead out of the folder.
+    """
+    from senoscore.summary import summarise
+
+    folder = Path(results)
+    table = summarise([dataset_dir(folder, name) for name in datasets])
+    write_tsv(table, folder / "summary.tsv")
+    summary_page(table, folder / "summary.html", title=title)
+
+
+def summary_page(table: pd.DataFrame, path: str | Path, *, title: str | None = None) -> None:
+    """Write the page of a summary table; reports are linked where they lie beside it."""
+    target = Path(path)
+    numbers = table.copy()
+    for column in numbers.columns:
+        if column.startswith(("n_", "frac_", "mean_")):
+            numbers[column] = pd.to_numeric(numbers[column], errors="coerce")
+    datasets = [str(d) for d in dict.fromkeys(numbers["dataset"])]
+    t_rows = numbers[numbers["lineage"] == "T"].drop_duplicates("dataset").set_index("dataset")
+    wanted = ["n_qc_pass", *(f"n_t_{s}" for s in keys.T_STATES)]
+    counts = {
+        name: t_rows.loc[name, wanted].to_numpy(dtype=np.float64)
+        if name in t_rows.index
+        else np.full(len(wanted), np.nan)
+        for name in datasets
+    }
+    frame = pd.DataFrame(
+        np.vstack(list(counts.values())), columns=["n_qc_pass", *keys.T_STATES]
+    ).assign(dataset=datasets)
+    shown = [
+        "dataset", "lineage", "n_cells", "n_qc_pass", "n_senescent", "frac_senescent",
+        "frac_senescent_low", "frac_senescent_high", "n_indeterminate", "note",
+    ]  # fmt: skip
+    _write(
+        target,
+        "summary.html.j2",
+        title=title or "Senescence and exhaustion over all data sets",
+        n=len(datasets),
+        figure=_summary_picture(frame) if frame["n_qc_pass"].gt(0).any() else None,
+        rows=[
+            {
+                "name": name,
+                "link": f"./{quote(name)}/report.html"
+                if (target.parent / name / "report.html").is_file()
+                else "",
+                "cells": tuple("–" if np.isnan(v) else f"{v:,.0f}" for v in counts[name]),
+            }
+            for name in datasets
+        ],
+        states=keys.T_STATES,
+        without_t=[name for name in datasets if name not in t_rows.index],
+        lineages=table_of(
+            numbers,
+            "Every lineage of every data set",
+            columns=shown,
+            file="summary.tsv",
+            folded=len(numbers) > 40,
+            max_rows=1000,
+        ),  # fmt: skip
+    )
+
+
+def _summary_picture(frame: pd.DataFrame, *, limit: int = 60) -> Picture:
+    """T-cell states of each data set, as shares of its T cells that passed quality control."""
+    rows = frame[frame["n_qc_pass"] > 0].head(limit)
+    more = int((frame["n_qc_pass"] > 0).sum()) - len(rows)
+    return picture(
+        _single(lambda ax: plots.state_bars(rows, label="dataset", ax=ax)),
+        height=1.5 + 0.27 * len(rows),
+        alt=f"T-cell states of {len(rows)} data sets as shares of their T cells.",
+        caption="One bar per data set: the states of its T cells that passed quality control; "
+        "their number stands beside the bar. Data sets differ in tissue, depth and sorting: a "
+        "large indeterminate share means shallow data, not healthy donors."
+        + (f" The first {limit}; {more:,} more are in the table." if more else ""),
     )
 
 

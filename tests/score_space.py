@@ -20,7 +20,7 @@ EXHAUSTION = AXIS_SIGNATURES["exhaustion"][0]
 
 HOSTILE = (
     "<script>alert(1)</script>",
-    '"quoted" & \'quoted\'',
+    "\"quoted\" & 'quoted'",
     "$x_{1}$ \\frac{$",
     "日本語 Ünïcode 🧬",
     "_starts_with_underscore",
@@ -145,9 +145,7 @@ def make(
             keys.OBS_T_STATE: pd.Categorical(state, categories=list(keys.T_STATES)),
             keys.OBS_T_STATE_RULE: pd.Categorical(rule),
             "t_substate": pd.Categorical(substate),
-            keys.OBS_SENESCENCE_CALL: pd.Categorical(
-                call, categories=list(keys.SENESCENCE_CALLS)
-            ),
+            keys.OBS_SENESCENCE_CALL: pd.Categorical(call, categories=list(keys.SENESCENCE_CALLS)),
             "senescence_rule": pd.Categorical(np.full(n, "a rule")),
         },
         index=[f"cell{i}" for i in range(n)],
@@ -179,10 +177,21 @@ def make(
         "settings": json.dumps(default_settings()),
         "facts": json.dumps(
             facts(
-                n_obs=n, organism="human", donor="donor_id", condition="condition", counts="X",
-                expression="X", scale="counts", x_scale="counts", gene_names="index",
-                gene_kind="symbols", embeddings=["X_umap"] if embedding else [], storage="csr",
-                nnz=12345, file_bytes=54321, notes=["no age column: ages are not compared"],
+                n_obs=n,
+                organism="human",
+                donor="donor_id",
+                condition="condition",
+                counts="X",
+                expression="X",
+                scale="counts",
+                x_scale="counts",
+                gene_names="index",
+                gene_kind="symbols",
+                embeddings=["X_umap"] if embedding else [],
+                storage="csr",
+                nnz=12345,
+                file_bytes=54321,
+                notes=["no age column: ages are not compared"],
             )  # fmt: skip
         ),
         "qc_limits": pd.DataFrame(
