@@ -52,8 +52,17 @@ class Table(Protocol):
     n: int
     names: list[str]
 
-    def column(self, name: str) -> Column | None: ...
-    def index(self) -> list[str]: ...
+    def column(self, name: str) -> Column | None:
+        """Read a column; None where it cannot be used."""
+
+    def categories(self, name: str) -> list[str] | None:
+        """Name the categories of a column without reading its cells; None if it has none."""
+
+    def is_text(self, name: str) -> bool:
+        """Whether the column holds categories or text."""
+
+    def index(self) -> list[str]:
+        """Read the names of the rows."""
 
 
 _TEXT_SAMPLE: Final = 60_000
@@ -162,6 +171,34 @@ class GroupTable:
             logger.debug("%s/%s cannot be read: %s", self._where, name, error)
             return None
 
+    def categories(self, name: str) -> list[str] | None:
+        if self._compound:
+            legacy = self._legacy_categories(name)
+            return None if legacy is None else [str(v) for v in legacy]
+        node = self._node.get(name)
+        if node is None:
+            return None
+        if is_array(node):
+            node = self._node.get("__categories")
+            node = None if node is None or name not in node else node[name]
+        elif "codes" in node and "categories" in node:
+            node = node["categories"]
+            node = node if is_array(node) else node["values"]
+        else:
+            node = None
+        return None if node is None else [str(v) for v in as_text(node[...])]
+
+    def is_text(self, name: str) -> bool:
+        if self._compound:
+            return self._node.dtype[name].kind in "OSU" or self._legacy_categories(name) is not None
+        node = self._node.get(name)
+        if node is None:
+            return False
+        if is_array(node):
+            legacy = self._node.get("__categories")
+            return node.dtype.kind in "OSUT" or (legacy is not None and name in legacy)
+        return "categories" in node or ("values" in node and node["values"].dtype.kind in "bOSUT")
+
     def _read(self, name: str, *, whole: bool = False) -> Column | None:
         if self._compound:
             values = self._node[name]
@@ -240,3 +277,17 @@ class FrameTable:
         missing = series.isna().to_numpy()
         text = np.array([str(v) for v in series], dtype=object)
         return _label_column(name, np.where(missing, "", text))
+
+    def categories(self, name: str) -> list[str] | None:
+        import pandas as pd
+
+        dtype = self._frame.dtypes.iloc[self.names.index(name)]
+        if isinstance(dtype, pd.CategoricalDtype):
+            return [str(c) for c in dtype.categories]
+        return None
+
+    def is_text(self, name: str) -> bool:
+        import pandas as pd
+
+        dtype = self._frame.dtypes.iloc[self.names.index(name)]
+        return not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype))

@@ -259,6 +259,13 @@ def classify(sample: Sample, *, hint: str = "") -> Scale:
             return Scale("unknown", f"only 0 and 1 {where}: detection, not counts")
         return Scale("counts", f"non-negative integers {where}, largest {_about(high)}")
     totals = np.array([row.sum() for row in rows]) if rows else np.empty(0)
+    share, unit_spread = _unit_share(rows)
+    if share > 0.9 and unit_spread < 0.01:
+        return Scale(
+            "fractional_counts",
+            f"non-negative, not whole {where}, but multiples of one unit that all cells share: "
+            "counts times a constant",
+        )
     if high <= 40:  # as large as a logarithm gets: log2 of 1e12
         found = _classify_log(rows, nonzero, high, hint, where)
         if found is not None:
@@ -268,7 +275,6 @@ def classify(sample: Sample, *, hint: str = "") -> Scale:
             "linear_normalised",
             f"fractions {where}, every cell sums to about {_about(float(totals.mean()))}",
         )
-    share, unit_spread = _unit_share(rows)
     if share > 0.9 and unit_spread > 0.02:
         return Scale(
             "linear_normalised",
@@ -293,6 +299,13 @@ def classify(sample: Sample, *, hint: str = "") -> Scale:
     )
 
 
+_LOGS: Final = (
+    ("log1p", np.expm1, "exp(x)-1"),
+    ("log2", lambda v: np.exp2(v) - 1.0, "2^x-1"),
+    ("log_other", lambda v: 10.0**v - 1.0, "10^x-1"),
+)
+
+
 def _classify_log(
     rows: Sequence[NDArray[np.float64]],
     nonzero: NDArray[np.float64],
@@ -301,33 +314,36 @@ def _classify_log(
     where: str,
 ) -> Scale | None:
     """Log scales, or None when the values can be fractional counts."""
-    judged = rows if len(rows) > 2 else []
-    for word, undo, text in (
-        ("log1p", np.expm1, "exp(x)-1"),
-        ("log2", lambda v: np.exp2(v) - 1.0, "2^x-1"),
-    ):
-        if not judged:
-            break
-        undone = [undo(row) for row in judged]
+    for word, undo, text in _LOGS:
+        undone = [undo(row) for row in rows]
         totals = np.array([row.sum() for row in undone])
-        if _spread(totals) < 0.02 and totals.mean() > 50:
+        if len(totals) > 2 and _spread(totals) < 0.02 and totals.mean() > 50:
             return Scale(
                 word, f"{text} of every sampled cell sums to about {_about(float(totals.mean()))}"
             )
         share, spread = _unit_share(undone)
-        if share > 0.9 and (spread > 0.02 or _unit_share(judged)[0] < 0.5):
+        if share > 0.9 and spread < 0.01:
+            return Scale(
+                word,
+                f"{text} gives whole numbers back {where}: logged counts that were never "
+                "divided by the depth of the cell",
+            )
+        if share > 0.9:
             return Scale(
                 word,
                 f"{text} of each sampled cell are multiples of one unit: counts divided by a "
                 "size factor, then logged (the genes are a subset, so the sums differ)",
             )
-    if judged and high < 4:
-        undone = [np.expm1(np.expm1(row)) for row in judged]
+    if high < 4:
+        undone = [np.expm1(np.expm1(row)) for row in rows]
         totals = np.array([row.sum() for row in undone])
-        if (_spread(totals) < 0.05 and totals.mean() > 50) or _unit_share(undone)[0] > 0.9:
+        even = len(totals) > 2 and _spread(totals) < 0.05 and totals.mean() > 50
+        if even or _unit_share(undone)[0] > 0.9:
             return Scale(
                 "twice_logged", f"undoing log1p twice gives depth-normalised counts {where}"
             )
+    if _unit_share(rows)[0] < 0.5 and _unit_share([row**2 for row in rows])[0] > 0.9:
+        return Scale("unknown", f"square roots of normalised counts {where}")
     whole_share = float((nonzero == np.rint(nonzero)).mean())
     if whole_share > 0.05 and (whole_share > 0.3 or high > 12):
         return None
@@ -341,11 +357,18 @@ def _classify_log(
     if high > 25:
         return None
     median = float(np.median(nonzero))
-    if high > 9.3 and median > 2.5:
+    if high > 12.5 and median > 2.5:
         return Scale(
             "log2",
-            f"fractions up to {high:.3g} {where}, more than log1p(CP10k) can reach: most likely "
-            "log2(TPM+1)",
+            f"fractions up to {high:.3g} {where}, more than the natural logarithm of TPM can "
+            "reach: most likely log2(TPM+1)",
+            sure=False,
+        )
+    if high > 9.3 and median > 2.5:
+        return Scale(
+            "log_other",
+            f"fractions up to {high:.3g} {where}, more than log1p(CP10k) can reach: log2 or "
+            "natural logarithm of TPM or CPM",
             sure=False,
         )
     if high > 12:

@@ -291,7 +291,7 @@ class _AnnDataStore(_Store):
     def uns(self, key: str) -> Any:
         value = self._adata.uns.get(key)
         if isinstance(value, (list, tuple, np.ndarray)):
-            flat = [v for v in np.asarray(value).ravel().tolist()]
+            flat = list(np.asarray(value).ravel().tolist())
             return flat[0] if len(flat) == 1 else [str(v) for v in flat[:10_000]]
         return value if isinstance(value, (str, int, float, bool)) else None
 
@@ -445,7 +445,8 @@ def _organism_word(text: str) -> str:
 def _organism(store: _Store, names: Sequence[str], notes: list[str]) -> Fact:
     from senoscore.genes import guess_organism
 
-    guess, guess_how = guess_organism(list(names))
+    some = np.linspace(0, len(names) - 1, min(len(names), 4000)).astype(int)
+    guess, guess_how = guess_organism([names[i] for i in some])
     said: str | None = None
     how = ""
     for key in ("organism_ontology_term_id", "organism"):
@@ -513,6 +514,10 @@ _PREDICTED: Final = re.compile(
 )
 
 
+MAX_LABELS: Final = 1000
+"""More distinct values than this are no cell types."""
+
+
 class _Candidate(NamedTuple):
     name: str
     column: Column
@@ -522,7 +527,8 @@ class _Candidate(NamedTuple):
     """Per distinct label: the subset."""
     share: float
     n_labels: int
-    predicted: bool
+    predicted: str
+    """Empty for the authors' own labels, else in words whose prediction it is."""
     strong: bool
     score: float
 
@@ -538,10 +544,16 @@ def _label_candidates(obs: Table, n_obs: int) -> list[_Candidate]:
         if _NOT_TYPE.search(words):
             continue
         strong = bool(_TYPE_STRONG.search(words))
+        if not obs.is_text(name):
+            continue
+        known = obs.categories(name)
+        # most columns can be told by their categories alone, before their cells are read
+        if known is not None and not strong and (len(known) > MAX_LABELS or not _immune(known)):
+            continue
         column = obs.column(name)
         if column is None or column.codes is None or not len(column.values):
             continue
-        if len(column.values) > 1000 or (len(column.values) > 0.5 * n_obs and n_obs > 20):
+        if len(column.values) > MAX_LABELS or (len(column.values) > 0.5 * n_obs and n_obs > 20):
             continue
         entries = [map_label(str(v)) for v in column.values]
         table = np.array([position.get(entry.lineage, -1) for entry in entries] + [-1])
@@ -562,7 +574,7 @@ def _label_candidates(obs: Table, n_obs: int) -> list[_Candidate]:
                 subsets,
                 share,
                 int((column.counts() > 0).sum()),
-                bool(_PREDICTED.search(words)),
+                "predicted by a program" if _PREDICTED.search(words) else "",
                 strong,
                 0.0,
             )
@@ -571,10 +583,17 @@ def _label_candidates(obs: Table, n_obs: int) -> list[_Candidate]:
     scored = []
     for c in found:
         copied = next((p.name for p in predicted if p.name != c.name and _same(p, c)), None)
-        guessed = c.predicted or copied is not None
-        score = c.share + (0.25 if c.strong else 0.1) - (0.6 if guessed else 0.0)
-        scored.append(c._replace(predicted=guessed, score=score))
+        whose = c.predicted or (f"the same as {copied!r}, a program's prediction" if copied else "")
+        score = c.share + (0.25 if c.strong else 0.1) - (0.6 if whose else 0.0)
+        scored.append(c._replace(predicted=whose, score=score))
     return sorted(scored, key=lambda c: (-c.score, c.name != "cell_type", c.n_labels, len(c.name)))
+
+
+def _immune(labels: Sequence[str]) -> bool:
+    """Whether any label names an immune lineage."""
+    from senoscore.lineages import map_label
+
+    return any(map_label(v).lineage in LINEAGES and map_label(v).lineage != "other" for v in labels)
 
 
 def _same(a: _Candidate, b: _Candidate) -> bool:
@@ -632,7 +651,7 @@ def _cell_types(store: _Store, notes: list[str]) -> tuple[Fact, Fact, Fact, list
             else f"named like cell types, but none of its {main.n_labels} labels names a lineage"
         )
     if main.predicted:
-        how += "; predicted by a program, not the authors' label"
+        how += f"; {main.predicted}"
     others = [c.name for c in candidates if c is not main and c.share > 0.3]
     if others:
         how += f"; alternatives: {', '.join(others[:5])}"
@@ -648,7 +667,8 @@ def _finer(main: _Candidate, candidates: Sequence[_Candidate]) -> Fact:
     codes = main.column.codes
     if codes is None or not n:
         return Fact(None, "")
-    vague_main = np.isin(main.subsets[codes], [*LINEAGES, "", "other"])
+    vague = [*LINEAGES, "", "other"]
+    vague_main = np.isin(main.subsets, vague)[codes]
     for c in candidates:
         if c is main or len(c.lineages) != n or c.column.codes is None:
             continue
@@ -656,7 +676,7 @@ def _finer(main: _Candidate, candidates: Sequence[_Candidate]) -> Fact:
         if both.any() and (main.lineages[both] == c.lineages[both]).mean() < 0.8:
             continue
         resolves = int(((main.lineages < 0) & (c.lineages >= 0)).sum())
-        specific = ~np.isin(c.subsets[c.column.codes], [*LINEAGES, "", "other"])
+        specific = ~np.isin(c.subsets, vague)[c.column.codes]
         refines = int((vague_main & specific & both & (main.lineages == c.lineages)).sum())
         if c.predicted:
             refines = 0
@@ -673,7 +693,7 @@ def _finer(main: _Candidate, candidates: Sequence[_Candidate]) -> Fact:
     if best is None:
         return Fact(None, "no column is finer than the cell types")
     _, chosen, why = best
-    return Fact(chosen.name, why + ("; predicted by a program" if chosen.predicted else ""))
+    return Fact(chosen.name, "; ".join(part for part in (why, chosen.predicted) if part))
 
 
 _CLUSTER: Final = re.compile(
@@ -1043,6 +1063,7 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         notes.append(
             f"{len(names) - len(set(names))} gene names occur more than once: their values are summed."
         )
+    _odd_cells_and_genes(store, used, notes)
     columns = _columns(store, given, notes)
     protein = _proteins(store, notes)
     if "protein" in given:
@@ -1073,6 +1094,32 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         notes=tuple(notes),
         **columns,
     )
+
+
+def _odd_cells_and_genes(store: _Store, used: str, notes: list[str]) -> None:
+    """Note repeated cell names and genes that the file set to zero."""
+    if store.obs.n <= 100_000:
+        names = store.obs.index()
+        repeated = len(names) - len(set(names))
+        if repeated:
+            notes.append(
+                f"{repeated:,} cell names occur more than once (samples joined without a prefix?): "
+                "cells are told apart by their place in the file."
+            )
+    name = "feature_is_filtered"
+    column = store.var.column(name) if name in store.var.names else None
+    if column is None or used == "raw.X":
+        return
+    if column.codes is None:
+        filtered = int(np.asarray(column.values, dtype=bool).sum())
+    else:
+        truth = np.array([str(v).lower() == "true" for v in column.values] + [False])
+        filtered = int(truth[column.codes].sum())
+    if filtered:
+        notes.append(
+            f"{filtered:,} genes were filtered by the authors (feature_is_filtered) and are zero in "
+            f"{used}: not measured, which is not the same as absent."
+        )
 
 
 def _hint(store: _Store) -> str:
@@ -1148,7 +1195,8 @@ def _matrices(
 
 def _choose_counts(store: _Store, scales: dict[str, Scale]) -> Fact:
     layers = [k for k in scales if k.startswith("layers/") and _is_counts_layer(k)]
-    order = [*layers, *(key for key in ("raw.X", "X") if key in scales)]
+    rest: tuple[str, ...] = ("raw.X", "X")
+    order = [*layers, *(key for key in rest if key in scales)]
     for word in ("counts", "fractional_counts"):
         hits = [k for k in order if scales[k].word == word]
         if not hits:
