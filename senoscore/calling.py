@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from senoscore import keys
-from senoscore.null import benjamini_hochberg
+from senoscore.null import storey
 from senoscore.settings import CallSettings
 
 # axis -> signatures; the z of an axis of several signatures is the largest of them
@@ -40,18 +41,18 @@ EXPLAINED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "SASP": ("interferon", "stress"),
     "TCR-signalling loss": (),
 }
-OTHER_LINEAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "B": ("b_senescence",),
-    "NK": ("nk_senescence",),
-    "mono_mac": ("macrophage_senescence",),
-    "neutrophil": ("neutrophil_senescence",),
-    "DC": ("dc_senescence",),
-    "other": ("other_senescence", "p53_tis"),
+OTHER_LINEAGES: Final[Mapping[str, str]] = {
+    "B": "b_senescence",
+    "NK": "nk_senescence",
+    "mono_mac": "macrophage_senescence",
+    "neutrophil": "neutrophil_senescence",
+    "DC": "dc_senescence",
+    "other": "other_senescence",
 }
-# what the reviews give for these is lost function and activation genes: a call needs core
-# senescence as well, and without it stays open
+# what the reviews give for these is mostly lost function and activation genes
 LOW_CONFIDENCE: Final = ("neutrophil", "DC")
 CORE: Final = "core_senescence"
+NOMINAL: Final = 0.05
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # T subsets whose ordinary programme looks like an arm or an axis
@@ -100,11 +101,11 @@ def _any_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
 def support_padj(
     tables: Tables, candidates: NDArray[np.bool_], settings: CallSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    """Evidence of the support arms among cells whose phenotype arm is on.
+    """Evidence of the support arms among the candidates.
 
-    For each candidate the smallest p of the arms that nothing else explains, times the number of
-    such arms (Bonferroni), adjusted over the candidates alone (BH): the phenotype arm selected
-    them, with genes that the support arms do not share. Returns padj and the arm's name.
+    Fisher's combination of the p-values of the arms that nothing else explains (they share no
+    gene, so that their nulls are independent), adjusted over the candidates alone (`null.storey`).
+    Returns padj and the name of the strongest arm.
     """
     n = len(candidates)
     p = np.full((len(SUPPORT_ARMS), n), np.nan)
@@ -116,14 +117,14 @@ def support_padj(
     p[:, ~candidates] = np.nan
     tested = (~np.isnan(p)).sum(axis=0)
     known = tested > 0
-    best = np.full(n, np.nan)
-    best[known] = np.minimum(1.0, np.nanmin(p[:, known], axis=0) * tested[known])
-    arm_names = np.full(n, "", dtype=object)
+    combined = np.full(n, np.nan)
+    combined[known] = chi2.sf(-2 * np.nansum(np.log(p[:, known]), axis=0), 2 * tested[known])
+    arms = np.full(n, "", dtype=object)
     if known.any():
-        arm_names[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
+        arms[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
             np.nanargmin(p[:, known], axis=0)
         ]
-    return benjamini_hochberg(best), arm_names
+    return storey(combined), arms
 
 
 def t_states(
@@ -138,13 +139,15 @@ def t_states(
 ) -> pd.DataFrame:
     """The verdict for every T cell: one of seven states, and the rule that gave it.
 
-    Order of the rules, the first that applies decides:
+    A *candidate* for senescence has the senescence axis significant (all its genes together) and
+    the phenotype arm at p <= .05; it is senescent if the support arms (arrest, TCR-signalling
+    loss, SASP) say so too. Order of the rules, the first that applies decides:
 
     1. failed quality control, or a mixed-lineage doublet: ``indeterminate``
-    2. exhaustion axis significant (not in Treg, whose identity it resembles) and phenotype arm with
-       a support arm significant: ``both``; exhaustion alone: ``exhausted``
+    2. exhaustion axis significant (not in Treg, whose identity it resembles) and senescent: ``both``;
+       exhaustion without senescence: ``exhausted``
     3. S or G2M programme significant: ``cycling``, which vetoes senescence
-    4. phenotype arm and a support arm significant: ``senescent``; phenotype arm alone, which is
+    4. candidate with support: ``senescent``; without, or phenotype arm significant alone, which is
        also the ordinary TEMRA cell: ``senescent_like`` (not in innate-like cells, whose ordinary
        phenotype it is)
     5. an axis could not be scored (genes not measured): ``indeterminate``
@@ -154,7 +157,7 @@ def t_states(
     Parameters
     ----------
     powered
-        Per axis or arm (``exhaustion``, ``phenotype``): whether a cell of this depth would have
+        Per axis (``exhaustion``, ``senescence``): whether a cell of this depth would have
         reached significance had it carried the programme.
 
     Returns
@@ -172,11 +175,14 @@ def t_states(
     _, phenotype_q = tables[PHENOTYPE]
     valid = is_t & qc_pass & ~doublet
     exhausted = valid & (exhaustion_q <= fdr) & ~treg
-    phenotype = valid & (phenotype_q <= fdr) & ~innate & ~treg
+    assessed = valid & ~innate & ~treg
+    _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
+    candidate = assessed & (senescence_q <= fdr) & (tables.p(PHENOTYPE) <= NOMINAL)
+    phenotype = (assessed & (phenotype_q <= fdr)) | candidate
     cycling = valid & _any_below(tables, "proliferation", fdr)
-    support_q, arm = support_padj(tables, phenotype, settings)
-    senescent = phenotype & (support_q <= settings.support_fdr) & ~cycling
-    scored = ~np.isnan(exhaustion_q) & ~np.isnan(phenotype_q)
+    support_q, arm = support_padj(tables, candidate, settings)
+    senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
+    scored = ~np.isnan(exhaustion_q) & ~np.isnan(senescence_q)
 
     state = np.full(n, None, dtype=object)
     rule = np.full(n, "", dtype=object)
@@ -204,11 +210,11 @@ def t_states(
     put(senescent, "senescent", with_arm)
     put(
         phenotype, "senescent_like",
-        f"phenotype arm alone (FDR {fdr:g}): also the ordinary TEMRA cell",
+        f"phenotype arm without support (FDR {fdr:g}): also the ordinary TEMRA cell",
     )  # fmt: skip
     put(~scored, "indeterminate", "an axis could not be scored")
     put(treg, "neither", "regulatory T cell: exhaustion and senescence not assessed")
-    shallow = ~powered["exhaustion"] | (~powered["phenotype"] & ~innate)
+    shallow = ~powered["exhaustion"] | (~powered["senescence"] & ~innate)
     put(shallow, "indeterminate", "too shallow for either programme to reach significance")
     put(
         innate,
@@ -249,9 +255,10 @@ def senescence_calls(
 ) -> pd.DataFrame:
     """senescent, not_senescent or indeterminate for every cell of every lineage.
 
-    T cells follow their state. Other lineages: the lineage's own signature significant and no
-    cycling programme; neutrophils and DC need core senescence besides, and are indeterminate
-    without it. Non-immune cells need core senescence and the p53 programme together.
+    T cells follow their state. Other lineages: the lineage's own signature significant, no cycling
+    programme, and support from core senescence (adjusted over the candidates, `null.storey`). A
+    signature without that support, or beside an interferon or stress response that explains it
+    (CD38, CD40 and CDKN1A answer to both), leaves the cell ``indeterminate``.
 
     Returns
     -------
@@ -270,28 +277,29 @@ def senescence_calls(
     call[is_t & (state == "indeterminate")] = "indeterminate"
     rule[is_t] = np.asarray([f"T-cell state {s}" for s in state[is_t]], dtype=object)
     cycling = _any_below(tables, "proliferation", fdr)
-    for name, signatures in OTHER_LINEAGES.items():
+    explained = _any_below(tables, "interferon", fdr) | _any_below(tables, "stress", fdr)
+    for name, signature in OTHER_LINEAGES.items():
         here = lineage == name
         if not here.any():
             continue
-        q = np.vstack([tables[s][1] for s in signatures])
-        scored = ~np.isnan(q).any(axis=0)
-        with np.errstate(invalid="ignore"):
-            positive = (q <= fdr).all(axis=0)
-        what = " and ".join(signatures)
-        low = name in LOW_CONFIDENCE
-        weak = "; low-confidence signature" if low else ""
-        unsupported = positive & ~(tables[CORE][1] <= fdr) if low else np.zeros(n, bool)
+        _, q = tables[signature]
+        positive = here & qc_pass & ~doublet & (q <= fdr)
+        candidate = positive & ~cycling & ~explained
+        support = storey(np.where(candidate, tables.p(CORE), np.nan))
+        weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
         outcomes = (
             (~qc_pass, "indeterminate", "failed quality control"),
             (doublet, "indeterminate", "mixed-lineage doublet"),
-            (~scored, "indeterminate", f"{what} not scored"),
-            (cycling & positive, "not_senescent", f"{what}, but cycling"),
-            (unsupported, "indeterminate", f"{what} (FDR {fdr:g}) without {CORE}{weak}"),
-            (positive, "senescent", f"{what} (FDR {fdr:g}){weak}"),
-            (~powered, "indeterminate", f"too shallow for {what} to reach significance"),
-            (here, "not_senescent", f"{what} not significant (FDR {fdr:g}){weak}"),
-        )
+            (np.isnan(q), "indeterminate", f"{signature} not scored"),
+            (positive & cycling, "not_senescent", f"{signature}, but cycling"),
+            (positive & explained, "indeterminate",
+             f"{signature} beside an interferon or stress response"),
+            (candidate & (support <= settings.support_fdr), "senescent",
+             f"{signature} (FDR {fdr:g}) with {CORE}{weak}"),
+            (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {CORE}{weak}"),
+            (~powered, "indeterminate", f"too shallow for {signature} to reach significance"),
+            (here, "not_senescent", f"{signature} not significant (FDR {fdr:g}){weak}"),
+        )  # fmt: skip
         for cells, value, why in outcomes:
             free = cells & here & (rule == "")
             call[free] = value

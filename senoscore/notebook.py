@@ -386,7 +386,7 @@ def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
         t_subset=subset,
         powered={
             "exhaustion": _powered(adata, calling.AXIS_SIGNATURES["exhaustion"]),
-            "phenotype": _powered(adata, (calling.PHENOTYPE,)),
+            "senescence": _powered(adata, calling.AXIS_SIGNATURES["senescence"]),
         },
         settings=settings,
         **_cells(adata),
@@ -398,8 +398,8 @@ def _senescence(adata: AnnData, t_state: pd.Series, settings: CallSettings) -> p
 
     cells = _cells(adata)
     powered = np.zeros(adata.n_obs, bool)
-    for name, signatures in calling.OTHER_LINEAGES.items():
-        powered |= (cells["lineage"] == name) & _powered(adata, signatures)
+    for name, signature in calling.OTHER_LINEAGES.items():
+        powered |= (cells["lineage"] == name) & _powered(adata, (signature,))
     return calling.senescence_calls(
         _tables(adata), t_state=t_state, powered=powered, settings=settings, **cells
     )

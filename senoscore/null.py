@@ -310,6 +310,20 @@ def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
+def storey(p: NDArray[np.float64], cut: float = 0.5) -> NDArray[np.float64]:
+    """BH-adjusted p-values times the estimated share of true nulls (Storey 2002); NaN stays NaN.
+
+    The share is (1 + number of p above `cut`) / ((1 - cut) n), at most 1. Worth it where most
+    tests are expected to be true alternatives: in cells already selected by other evidence.
+    """
+    known = ~np.isnan(p)
+    n = int(known.sum())
+    if not n:
+        return np.full(p.shape, np.nan)
+    share = min(1.0, (1 + int((p[known] > cut).sum())) / ((1 - cut) * n))
+    return np.minimum(1.0, benjamini_hochberg(p) * share)
+
+
 def plan_scores(
     signatures: Sequence[VotingGenes],
     allowed: NDArray[np.bool_],

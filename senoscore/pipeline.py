@@ -629,13 +629,13 @@ def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> 
         tables, t_subset=np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object),
         powered={
             "exhaustion": powered(*calling.AXIS_SIGNATURES["exhaustion"]),
-            "phenotype": powered(calling.PHENOTYPE),
+            "senescence": powered(*calling.AXIS_SIGNATURES["senescence"]),
         },
         **common,
     )  # fmt: skip
     other = np.zeros(len(cells), bool)
-    for name, signatures in calling.OTHER_LINEAGES.items():
-        other |= (lineage == name) & powered(*signatures)
+    for name, signature in calling.OTHER_LINEAGES.items():
+        other |= (lineage == name) & powered(signature)
     senescence = calling.senescence_calls(
         tables, t_state=t_states[keys.OBS_T_STATE], powered=other,
         **common,
