@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from senoscore import keys
@@ -28,33 +29,114 @@ SENESCENCE_OF = {
 
 
 def donor_names(values: pd.Series | None, n: int) -> NDArray[np.object_]:
-    """Donor of each cell as text; empty where the file names none."""
+    """Donor of each cell as text; empty where the file names none, or nobody in particular.
+
+    Parameters
+    ----------
+    values
+        The donor column; None gives every cell the name `ALL_DONORS`.
+    n
+        Cells.
+    """
     if values is None:
         return np.full(n, ALL_DONORS, dtype=object)
-    text = values.astype(object).map(lambda v: "" if pd.isna(v) else str(v).strip())
-    names = np.asarray(text, dtype=object)
-    names[[str(v).lower() in NOBODY for v in names]] = ""
-    return names
+    codes, names = pd.factorize(values.astype(object), use_na_sentinel=True)
+    texts = [str(name).strip() for name in names]
+    named = np.asarray(
+        [*("" if text.lower() in NOBODY else text for text in texts), ""], dtype=object
+    )
+    return np.asarray(named[codes], dtype=object)
 
 
-def proportion_interval(hits: int, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share (0-1); NaN for no cells."""
-    if n == 0:
-        return np.nan, np.nan
-    interval = stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+def exact_sums(
+    codes: NDArray[np.int64], values: NDArray[np.floating], n: int
+) -> NDArray[np.float64]:
+    """Sum of the values of each code; the same bits in whatever order the cells stand.
+
+    Values are rounded to a multiple of 2**-24 (coarser where the total might not fit), so that
+    sums below 2**53 such units are exact and no order of adding can change them. Codes below 0
+    are left out; values must be finite.
+
+    Parameters
+    ----------
+    codes
+        Group of each cell, -1 for none.
+    values
+        One per cell.
+    n
+        Groups.
+    """
+    known = codes >= 0
+    kept = np.asarray(values[known], np.float64)
+    bits = 24
+    if len(kept):
+        largest = float(np.abs(kept).max()) * len(kept)
+        bits = min(bits, 52 - int(np.ceil(np.log2(largest)))) if largest > 0 else bits
+    scale = 2.0**bits
+    return np.bincount(codes[known], np.rint(kept * scale), minlength=n)[:n] / scale
 
 
-def mean_interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
-    """Mean of the finite values with Student's interval; NaN limits for fewer than two."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return np.nan, np.nan, np.nan
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, np.nan, np.nan
-    half = float(stats.sem(values)) * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    return mean, mean - half, mean + half
+def moments(
+    codes: NDArray[np.int64], values: NDArray[np.floating], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each group's finite values: how many, their mean, their sum of squares about it.
+
+    Parameters
+    ----------
+    codes, values, n
+        As for `exact_sums`; values that are not finite are left out.
+
+    Returns
+    -------
+    Counts, means (NaN for none), sums of squared deviations (0 for none).
+    """
+    codes = np.where(np.isfinite(values), codes, -1)
+    used = codes >= 0
+    count = np.bincount(codes[used], minlength=n)[:n]
+    with np.errstate(invalid="ignore"):
+        mean = exact_sums(codes, values, n) / np.where(count, count, np.nan)
+    away = np.zeros(len(codes))
+    away[used] = np.asarray(values[used], np.float64) - mean[codes[used]]
+    return count, mean, exact_sums(codes, away**2, n)
+
+
+def proportion_interval(
+    hits: ArrayLike, n: ArrayLike, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's interval of shares (0-1); NaN for no cells.
+
+    ``(p + q²/2n ± q √(p (1 - p)/n + q²/4n²)) / (1 + q²/n)`` with q the normal quantile (Wilson
+    1927, J Am Stat Assoc 22:209).
+
+    Examples
+    --------
+    >>> low, high = proportion_interval(1, 10, 0.95)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.018, 0.404)
+    """
+    k, total = np.asarray(hits, np.float64), np.asarray(n, np.float64)
+    q = float(stats.norm.ppf((1 + confidence) / 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k / total
+        middle = p + q**2 / (2 * total)
+        half = q * np.sqrt(p * (1 - p) / total + q**2 / (4 * total**2))
+        low, high = (middle - half) / (1 + q**2 / total), (middle + half) / (1 + q**2 / total)
+    # at no or all cells the limit is 0 or 1 but for rounding
+    low, high = np.where(k == 0, 0.0, low), np.where(k == total, 1.0, high)
+    empty = total == 0
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+
+
+def mean_interval(
+    n: ArrayLike, mean: ArrayLike, squares: ArrayLike, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Student's interval of means, from the `moments` of their values; NaN for fewer than two."""
+    count, centre = np.asarray(n, np.float64), np.asarray(mean, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(np.asarray(squares, np.float64) / (count - 1) / count)
+        half = error * stats.t.ppf((1 + confidence) / 2, count - 1)
+    half = np.where(count > 1, half, np.nan)
+    return centre - half, centre + half
 
 
 def burden_table(
@@ -70,68 +152,130 @@ def burden_table(
 
     Shares are of the cells that passed quality control; ``indeterminate`` cells stay in the
     denominator and are counted. A row with fewer than `min_cells` such cells keeps its counts and
-    has no means, shares or intervals, and says so in ``note``. Intervals describe how well a
-    donor's cells determine that donor's value, not how donors vary.
+    has no means, shares or intervals, and says so in ``note``. Intervals (Student's for means,
+    Wilson's for shares) describe how well a donor's cells determine that donor's value, not how
+    donors vary: to compare donors, `senoscore.tl.compare`.
+
+    Parameters
+    ----------
+    obs
+        Columns ``qc_pass``, ``senescence_call``, ``t_state`` and those of `by`.
+    z
+        Cells × signatures; the lineage's senescence signature (`SENESCENCE_OF`) is used.
+    donor
+        Donor of each cell; empty text is left out.
+    by
+        Columns that divide a donor's cells, ``lineage`` first. Cells without a lineage are left out.
+    min_cells
+        Fewer cells that passed quality control: counts only.
+    confidence
+        Of the intervals (0-1).
 
     Returns
     -------
     DataFrame
-        ``donor``, the `by` columns, ``n_cells``, ``n_qc_pass``, ``mean_z``, ``mean_z_low``,
-        ``mean_z_high``; ``n_senescent``, ``n_indeterminate``, ``frac_senescent``, ``_low``,
-        ``_high``; for T cells ``n_<state>`` and ``frac_<state>`` of every state; ``note``.
+        ``donor``, the `by` columns, ``n_cells``, ``n_qc_pass``, ``mean_z`` (in standard
+        deviations above an unaffected cell), ``mean_z_low``, ``mean_z_high``; ``n_senescent``,
+        ``frac_senescent`` (0-1), ``_low``, ``_high``, ``n_indeterminate``; for T cells
+        ``n_t_<state>`` and ``frac_t_<state>`` of every state (NaN elsewhere); ``note``. Sorted by
+        donor and `by`.
     """
-    frame = obs[list(dict.fromkeys(by))].astype(object).copy()
-    frame["donor"] = donor
-    called = obs[keys.OBS_SENESCENCE_CALL].astype(object).to_numpy()
-    state = obs[keys.OBS_T_STATE].astype(object).to_numpy()
+    by = list(by)
+    groups = {"donor": donor} | {name: obs[name].astype(object).to_numpy() for name in by}
+    codes, table = _group_codes(groups, keep=obs[by[0]].notna().to_numpy() & (donor != ""))
+    n = len(table)
     passed = obs[keys.OBS_QC_PASS].to_numpy(bool)
-    rows = []
-    keep = frame[list(by)[0]].notna() & (frame["donor"] != "")
-    grouped = frame[keep].groupby(["donor", *by], sort=True, dropna=False, observed=True)
-    for key, index in grouped.indices.items():
-        cells = np.flatnonzero(keep)[index]
-        good = cells[passed[cells]]
-        row: dict[str, object] = dict(zip(["donor", *by], key, strict=True))
-        lineage = str(row[keys.OBS_LINEAGE])
-        row |= {"n_cells": len(cells), "n_qc_pass": len(good)}
-        enough = len(good) >= min_cells
-        signature = SENESCENCE_OF.get(lineage, "")
-        values = z[signature].to_numpy(float)[good] if enough and signature in z else np.zeros(0)
-        row["mean_z"], row["mean_z_low"], row["mean_z_high"] = mean_interval(values, confidence)
-        _share(row, "senescent", called[good] == "senescent", confidence, enough=enough)
-        row["n_indeterminate"] = int((called[good] == "indeterminate").sum())
-        for name in keys.T_STATES:
-            hits = state[good] == name
-            row[f"n_t_{name}"] = int(hits.sum()) if lineage == "T" else np.nan
-            row[f"frac_t_{name}"] = (
-                float(hits.mean()) if lineage == "T" and enough and len(good) else np.nan
-            )
-        for name in ("exhausted", "senescent"):
-            low, high = (
-                proportion_interval(int((state[good] == name).sum()), len(good), confidence)
-                if lineage == "T" and enough
-                else (np.nan, np.nan)
-            )
-            row[f"frac_t_{name}_low"], row[f"frac_t_{name}_high"] = low, high
-        row["note"] = "" if enough else f"fewer than {min_cells} cells passed quality control"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    good = np.where(passed, codes, -1)
+    n_good = np.bincount(good[good >= 0], minlength=n)
+    table["n_cells"] = np.bincount(codes[codes >= 0], minlength=n)
+    table["n_qc_pass"] = n_good
+    lineage = np.asarray(table[keys.OBS_LINEAGE].astype(str), dtype=object)
+    least = max(min_cells, 1)
+    enough, is_t = n_good >= least, lineage == "T"
+
+    mean, low, high = np.full((3, n), np.nan)
+    for signature in sorted({SENESCENCE_OF.get(name, "") for name in lineage}):
+        if signature not in z:
+            continue
+        rows = enough & np.asarray([SENESCENCE_OF.get(x) == signature for x in lineage], bool)
+        wanted = np.where((good >= 0) & np.append(rows, [False])[good], good, -1)
+        count, centre, squares = moments(wanted, z[signature].to_numpy(), n)
+        mean[rows] = centre[rows]
+        low[rows], high[rows] = (
+            limit[rows] for limit in mean_interval(count, centre, squares, confidence)
+        )
+    table["mean_z"], table["mean_z_low"], table["mean_z_high"] = mean, low, high
+
+    called = _hits(obs[keys.OBS_SENESCENCE_CALL], keys.SENESCENCE_CALLS, good, n)
+    table["n_senescent"] = called["senescent"]
+    _add_share(table, "senescent", called["senescent"], n_good, enough, confidence)
+    table["n_indeterminate"] = called["indeterminate"]
+    states = _hits(obs[keys.OBS_T_STATE], keys.T_STATES, good, n)
+    for name in keys.T_STATES:
+        table[f"n_t_{name}"] = np.where(is_t, states[name], np.nan)
+        table[f"frac_t_{name}"] = _share(states[name], n_good, is_t & enough)
+    for name in ("exhausted", "senescent"):
+        limits = proportion_interval(states[name], n_good, confidence)
+        for side, limit in zip(("low", "high"), limits, strict=True):
+            table[f"frac_t_{name}_{side}"] = np.where(is_t & enough, limit, np.nan)
+    table["note"] = np.where(enough, "", f"fewer than {least} cells passed quality control")
+    return table
+
+
+def _group_codes(
+    columns: Mapping[str, NDArray[np.object_]], *, keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Code of each cell's group, -1 where not kept, and the groups that occur, sorted."""
+    code = np.zeros(len(keep), np.int64)
+    levels = []
+    for values in columns.values():
+        own, names = pd.factorize(values, sort=True, use_na_sentinel=True)
+        names = np.append(np.asarray(names, dtype=object), [None])
+        own = np.where(own < 0, len(names) - 1, own)
+        code = code * len(names) + own
+        levels.append(names)
+    code[~keep] = -1
+    present = np.unique(code[keep])
+    table: dict[str, NDArray[np.object_]] = {}
+    rest = present
+    for name, names in zip(reversed(list(columns)), reversed(levels), strict=True):
+        table[name] = names[rest % len(names)]
+        rest = rest // len(names)
+    compact = np.where(keep, np.searchsorted(present, code), -1).astype(np.int64)
+    return compact, pd.DataFrame({name: table[name] for name in columns})
+
+
+def _hits(
+    column: pd.Series, categories: Sequence[str], codes: NDArray[np.int64], n: int
+) -> dict[str, NDArray[np.int64]]:
+    """How many cells of each group have each category."""
+    values = pd.Categorical(column, categories=list(categories)).codes.astype(np.int64)
+    known = (codes >= 0) & (values >= 0)
+    flat = np.bincount(
+        codes[known] * len(categories) + values[known], minlength=n * len(categories)
+    )
+    counts = flat.reshape(n, len(categories))
+    return {name: counts[:, k] for k, name in enumerate(categories)}
 
 
 def _share(
-    row: dict[str, object],
+    hits: NDArray[np.int64], n: NDArray[np.int64], known: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.where(known, hits / np.where(n, n, 1), np.nan)
+
+
+def _add_share(
+    table: pd.DataFrame,
     name: str,
-    hits: NDArray[np.bool_],
+    hits: NDArray[np.int64],
+    n: NDArray[np.int64],
+    enough: NDArray[np.bool_],
     confidence: float,
-    *,
-    enough: bool,
 ) -> None:
-    row[f"n_{name}"] = int(hits.sum())
-    row[f"frac_{name}"] = float(hits.mean()) if enough and len(hits) else np.nan
-    low, high = (
-        proportion_interval(int(hits.sum()), len(hits), confidence) if enough else (np.nan, np.nan)
-    )
-    row[f"frac_{name}_low"], row[f"frac_{name}_high"] = low, high
+    table[f"frac_{name}"] = _share(hits, n, enough)
+    for side, limit in zip(("low", "high"), proportion_interval(hits, n, confidence), strict=True):
+        table[f"frac_{name}_{side}"] = np.where(enough, limit, np.nan)
 
 
 def pooled_table(
@@ -156,26 +300,23 @@ def pooled_table(
     DataFrame
         donor, lineage, subset, signature, n_cells, score, z, pvalue.
     """
-    sums = group_sums.reshape(len(groups), len(signatures), n_null + 1) / unit
-    rows = []
-    for g, group in enumerate(groups.itertuples(index=False)):
-        code = list(lineages).index(group.lineage)
-        if n_cells[g] == 0:
+    sums = group_sums.reshape(len(groups), len(signatures), n_null + 1)
+    code = np.asarray([list(lineages).index(name) for name in groups["lineage"]], np.int64)
+    rows, columns = np.nonzero(usable[code] & (np.asarray(n_cells) > 0)[:, None])
+    score, z = np.full((2, len(rows)), np.nan)
+    ends = np.searchsorted(rows, np.arange(len(groups) + 1))
+    for g, (start, end) in enumerate(pairwise(ends)):
+        if start == end:
             continue
-        for s, name in enumerate(signatures):
-            if not usable[code, s]:
-                continue
-            null = sums[g, s, 1:] / n_cells[g]
-            own = float(sums[g, s, 0] / n_cells[g] - null.mean())
-            sd = float(null.std(ddof=1))
-            z = own / sd if sd > 0 else np.nan
-            rows.append(
-                (group.donor, group.lineage, group.subset, name, int(n_cells[g]), own, z,
-                 float(stats.t.sf(z, n_null - 1)) if sd > 0 else np.nan)
-            )  # fmt: skip
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "donor", "lineage", "subset", "signature", "n_cells", "score", "z", "pvalue",
-        ],
-    )  # fmt: skip
+        means = sums[g, columns[start:end]] / unit / n_cells[g]
+        null = means[:, 1:]
+        score[start:end] = means[:, 0] - null.mean(axis=1)
+        sd = null.std(axis=1, ddof=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z[start:end] = np.where(sd > 0, score[start:end] / sd, np.nan)
+    table = groups[["donor", "lineage", "subset"]].iloc[rows].reset_index(drop=True)
+    table["signature"] = np.asarray(list(signatures), dtype=object)[columns]
+    table["n_cells"] = np.asarray(n_cells)[rows]
+    table["score"], table["z"] = score, z
+    table["pvalue"] = stats.t.sf(z, n_null - 1)
+    return table
