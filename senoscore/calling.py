@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from senoscore import keys
-from senoscore.null import storey
+from senoscore.adjust import Adjust, adjust_among
 from senoscore.settings import CallSettings
 
 # axis -> signatures; the z of an axis of several signatures is the largest of them
@@ -75,9 +75,10 @@ class Tables:
         return self.z[signature].to_numpy(np.float64), self.padj[signature].to_numpy(np.float64)
 
     def p(self, signature: str) -> NDArray[np.float64]:
+        """p of one signature."""
         if signature not in self.pvalue:
             return np.full(len(self.z), np.nan)
-        return self.pvalue[signature].to_numpy(np.float64)
+        return np.asarray(self.pvalue[signature].to_numpy(np.float64))
 
 
 def t_axes(tables: Tables, is_t: NDArray[np.bool_]) -> pd.DataFrame:
@@ -99,12 +100,15 @@ def _any_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
 
 
 def support_padj(
-    tables: Tables, candidates: NDArray[np.bool_], settings: CallSettings
+    tables: Tables,
+    candidates: NDArray[np.bool_],
+    settings: CallSettings,
+    adjust: Adjust = adjust_among,
 ) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
     """Evidence of the support arms among the candidates.
 
     Fisher's combination of the p-values of the arms that nothing else explains (they share no
-    gene, so that their nulls are independent), adjusted over the candidates alone (`null.storey`).
+    gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
     Returns padj and the name of the strongest arm.
     """
     n = len(candidates)
@@ -124,7 +128,7 @@ def support_padj(
         arms[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
             np.nanargmin(p[:, known], axis=0)
         ]
-    return storey(combined), arms
+    return adjust("support", combined), arms
 
 
 def t_states(
@@ -136,6 +140,7 @@ def t_states(
     doublet: NDArray[np.bool_],
     powered: Mapping[str, NDArray[np.bool_]],
     settings: CallSettings,
+    adjust: Adjust = adjust_among,
 ) -> pd.DataFrame:
     """The verdict for every T cell: one of seven states, and the rule that gave it.
 
@@ -159,6 +164,9 @@ def t_states(
     powered
         Per axis (``exhaustion``, ``senescence``): whether a cell of this depth would have
         reached significance had it carried the programme.
+    adjust
+        How p-values among candidates are adjusted; a run's own way, unless its curves are held
+        fixed (`adjust.Frozen`).
 
     Returns
     -------
@@ -180,7 +188,7 @@ def t_states(
     candidate = assessed & (senescence_q <= fdr) & (tables.p(PHENOTYPE) <= NOMINAL)
     phenotype = (assessed & (phenotype_q <= fdr)) | candidate
     cycling = valid & _any_below(tables, "proliferation", fdr)
-    support_q, arm = support_padj(tables, candidate, settings)
+    support_q, arm = support_padj(tables, candidate, settings, adjust)
     senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
     scored = ~np.isnan(exhaustion_q) & ~np.isnan(senescence_q)
 
@@ -252,11 +260,12 @@ def senescence_calls(
     doublet: NDArray[np.bool_],
     powered: NDArray[np.bool_],
     settings: CallSettings,
+    adjust: Adjust = adjust_among,
 ) -> pd.DataFrame:
     """senescent, not_senescent or indeterminate for every cell of every lineage.
 
     T cells follow their state. Other lineages: the lineage's own signature significant, no cycling
-    programme, and support from core senescence (adjusted over the candidates, `null.storey`). A
+    programme, and support from core senescence (adjusted over the candidates, `adjust`). A
     signature without that support, or beside an interferon or stress response that explains it
     (CD38, CD40 and CDKN1A answer to both), leaves the cell ``indeterminate``.
 
@@ -285,7 +294,7 @@ def senescence_calls(
         _, q = tables[signature]
         positive = here & qc_pass & ~doublet & (q <= fdr)
         candidate = positive & ~cycling & ~explained
-        support = storey(np.where(candidate, tables.p(CORE), np.nan))
+        support = adjust(f"{CORE} in {name}", np.where(candidate, tables.p(CORE), np.nan))
         weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
         outcomes = (
             (~qc_pass, "indeterminate", "failed quality control"),
@@ -311,3 +320,73 @@ def senescence_calls(
         },
         index=tables.z.index,
     )
+
+
+def deciding(lineage: str) -> tuple[str, ...]:
+    """The signatures whose p-values can change the call of a cell of this lineage."""
+    axes: tuple[str, ...] = ("proliferation", "interferon", "stress")
+    if lineage == "T":
+        axes = ("senescence", "exhaustion", *axes)
+        own: tuple[str, ...] = (PHENOTYPE, *SUPPORT_ARMS.values())
+    else:
+        own = (OTHER_LINEAGES[lineage], CORE)
+    return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)
+
+
+def verdicts(
+    tables: Tables,
+    cells: pd.DataFrame,
+    powered: pd.DataFrame,
+    *,
+    settings: CallSettings,
+    adjust: Adjust = adjust_among,
+) -> pd.DataFrame:
+    """Every call of every cell: `t_states` and `senescence_calls` side by side.
+
+    Parameters
+    ----------
+    tables
+        Scores.
+    cells
+        ``lineage``, ``t_subset``, ``qc_pass``, ``doublet_mixed_lineage``.
+    powered
+        Cells × signatures: would the programme have been seen at this cell's depth?
+    settings
+        Thresholds.
+    adjust
+        How p-values among candidates are adjusted.
+    """
+
+    def able(signatures: tuple[str, ...]) -> NDArray[np.bool_]:
+        named = [s for s in signatures if s in powered]
+        if not named:
+            return np.zeros(len(cells), bool)
+        return np.asarray(powered[named].to_numpy(bool).all(axis=1))
+
+    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    qc_pass = cells[keys.OBS_QC_PASS].to_numpy(bool)
+    doublet = cells["doublet_mixed_lineage"].to_numpy(bool)
+    states = t_states(
+        tables,
+        lineage=lineage,
+        t_subset=np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object),
+        qc_pass=qc_pass,
+        doublet=doublet,
+        powered={axis: able(AXIS_SIGNATURES[axis]) for axis in ("exhaustion", "senescence")},
+        settings=settings,
+        adjust=adjust,
+    )
+    own = np.zeros(len(cells), bool)
+    for name, signature in OTHER_LINEAGES.items():
+        own |= (lineage == name) & able((signature,))
+    calls = senescence_calls(
+        tables,
+        lineage=lineage,
+        t_state=states[keys.OBS_T_STATE],
+        qc_pass=qc_pass,
+        doublet=doublet,
+        powered=own,
+        settings=settings,
+        adjust=adjust,
+    )
+    return pd.concat([states, calls], axis=1)

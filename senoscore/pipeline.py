@@ -609,40 +609,16 @@ _SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
 def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> pd.DataFrame:
     from senoscore import calling, scoring
 
-    settings = run.settings.call
-    names = list(state.prepared.signatures)
-    cells = state.cells
-    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
-    cells_able = scoring.powered_cells(able, state.codes, state.strata)
-
-    def powered(*signatures: str) -> NDArray[np.bool_]:
-        at = [names.index(s) for s in signatures if s in names]
-        return cells_able[:, at].all(axis=1) if at else np.zeros(len(cells), bool)
-
-    common = {
-        "lineage": lineage,
-        "qc_pass": state.use,
-        "doublet": cells["doublet_mixed_lineage"].to_numpy(bool),
-        "settings": settings,
-    }
-    t_states = calling.t_states(
-        tables, t_subset=np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object),
-        powered={
-            "exhaustion": powered(*calling.AXIS_SIGNATURES["exhaustion"]),
-            "senescence": powered(*calling.AXIS_SIGNATURES["senescence"]),
-        },
-        **common,
-    )  # fmt: skip
-    other = np.zeros(len(cells), bool)
-    for name, signature in calling.OTHER_LINEAGES.items():
-        other |= (lineage == name) & powered(signature)
-    senescence = calling.senescence_calls(
-        tables, t_state=t_states[keys.OBS_T_STATE], powered=other,
-        **common,
-    )  # fmt: skip
-    axes = calling.t_axes(tables, lineage == "T")
+    able_cells = pd.DataFrame(
+        scoring.powered_cells(able, state.codes, state.strata),
+        index=state.cells.index,
+        columns=list(state.prepared.signatures),
+    )
+    verdicts = calling.verdicts(tables, state.cells, able_cells, settings=run.settings.call)
+    is_t = np.asarray(state.cells[keys.OBS_LINEAGE].astype(object) == "T")
+    axes = calling.t_axes(tables, is_t)
     axes_obs = axes.rename(columns=lambda axis: f"T_{axis}")
-    return pd.concat([t_states, senescence, axes_obs], axis=1)
+    return pd.concat([verdicts, axes_obs], axis=1)
 
 
 def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:

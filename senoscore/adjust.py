@@ -1,0 +1,99 @@
+"""From p to adjusted p, as a run had it, for p-values that were not part of the run.
+
+An adjusted p-value depends on all p-values of its family. To ask what the run would have said of a
+cell that looked a little different (without a gene, at half its depth) the family is held fixed: the
+run's own relation between p and adjusted p is kept as a curve, and new p-values are read off it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from senoscore.null import benjamini_hochberg, storey
+
+# name of a family of tests, its p-values (NaN: not in the family) -> adjusted p-values
+Adjust = Callable[[str, NDArray[np.float64]], NDArray[np.float64]]
+
+
+def adjust_among(name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adjusted over the candidates at hand (`null.storey`); what a run does."""
+    del name
+    return storey(p)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Adjusted p as a function of p, for one family of tests.
+
+    Examples
+    --------
+    >>> p = np.array([0.01, 0.02, 0.9])
+    >>> curve = Curve.of(p, benjamini_hochberg(p))
+    >>> curve(np.array([0.005, 0.02, 0.021, np.nan])).round(4).tolist()
+    [0.015, 0.03, 0.0315, nan]
+    """
+
+    p: NDArray[np.float64]
+    padj: NDArray[np.float64]
+    factor: float
+
+    @classmethod
+    def of(cls, p: NDArray[np.float64], padj: NDArray[np.float64]) -> Curve:
+        """The curve of a family; NaN is left out."""
+        known = ~np.isnan(p) & ~np.isnan(padj)
+        order = np.argsort(p[known], kind="stable")
+        p, padj = p[known][order], padj[known][order]
+        # adjusted p is factor * p / (its rank), where that is not cut at the value of a larger p
+        plain = benjamini_hochberg(p)
+        inside = (plain < 1) & (plain > 0)
+        share = float(np.median(padj[inside] / plain[inside])) if inside.any() else 1.0
+        return cls(p, padj, share * len(p))
+
+    def __call__(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Adjusted p of values that take the place of one of the family."""
+        values = np.asarray(p, np.float64)
+        out = np.full(values.shape, np.nan)
+        known = ~np.isnan(values)
+        if not known.any():
+            return out
+        at = values[known]
+        rank = np.searchsorted(self.p, at, side="right")
+        own = self.factor * at / np.maximum(rank, 1)
+        above = np.append(self.padj, 1.0)[rank]
+        adjusted = np.minimum(own, above)
+        member = rank > 0
+        member[member] = self.p[rank[member] - 1] == at[member]
+        adjusted[member] = self.padj[rank[member] - 1]
+        out[known] = np.minimum(adjusted, 1.0)
+        return out
+
+
+@dataclass
+class Recorder:
+    """Adjusts as a run does, and keeps the curve of every family."""
+
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+    def __call__(self, name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Adjusted p of one family."""
+        padj = adjust_among(name, p)
+        self.curves[name] = Curve.of(p, padj)
+        return padj
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Adjusts new p-values by the curves of a run."""
+
+    curves: Mapping[str, Curve]
+
+    def __call__(self, name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Adjusted p by the curve of that family."""
+        if name not in self.curves:
+            # nothing was a candidate in the run: a family of one
+            return np.asarray(p, np.float64).copy()
+        return self.curves[name](p)
