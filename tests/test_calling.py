@@ -1,0 +1,250 @@
+"""The verdict, rule by rule, on tables made by hand; and on planted truth and real cells."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2
+
+from senoscore import calling, keys
+from senoscore.errors import SenoscoreWarning
+from senoscore.null import benjamini_hochberg, storey
+from senoscore.settings import CallSettings
+
+NAMES = (
+    "t_discriminating_senescence_only", "t_axis_exhaustion", "t_arm_phenotype", "t_arm_arrest",
+    "t_arm_tcr_loss", "t_arm_sasp", "conf_temra_effector", "conf_proliferation_s",
+    "conf_proliferation_g2m", "conf_interferon", "conf_dissociation", "t_exhaustion_progenitor",
+    "t_exhaustion_terminal", "dual_tumour_promoting", "dual_tumour_inhibiting", "b_senescence",
+    "macrophage_senescence", "dc_senescence", "other_senescence", "nk_senescence",
+    "neutrophil_senescence", "core_senescence",
+)  # fmt: skip
+SENESCENT = {
+    "t_discriminating_senescence_only": 1e-6, "t_arm_phenotype": 1e-5, "t_arm_arrest": 1e-6,
+}  # fmt: skip
+
+
+def tables(cells: list[dict[str, float]]) -> calling.Tables:
+    """One row per cell: the p of what is named, 0.5 elsewhere; adjusted p equals p here."""
+    p = pd.DataFrame(0.5, index=[f"c{i}" for i in range(len(cells))], columns=list(NAMES))
+    for i, cell in enumerate(cells):
+        for name, value in cell.items():
+            p.loc[f"c{i}", name] = value
+    z = -np.log10(p)
+    return calling.Tables(z, p, p)
+
+
+def states(cells: list[dict[str, float]], **changes: object) -> pd.DataFrame:
+    n = len(cells)
+    options: dict[str, object] = {
+        "lineage": np.full(n, "T", dtype=object),
+        "t_subset": np.full(n, "CD8", dtype=object),
+        "qc_pass": np.ones(n, bool),
+        "doublet": np.zeros(n, bool),
+        "powered": {"exhaustion": np.ones(n, bool), "senescence": np.ones(n, bool)},
+        "settings": CallSettings(),
+    }
+    return calling.t_states(tables(cells), **(options | changes))  # type: ignore[arg-type]
+
+
+def state(cell: dict[str, float], **changes: object) -> str:
+    return str(states([cell], **changes)["t_state"].iloc[0])
+
+
+def test_each_state_comes_from_its_rule() -> None:
+    exhausted = {"t_axis_exhaustion": 1e-6}
+    assert state(exhausted) == "exhausted"
+    assert state(SENESCENT) == "senescent"
+    assert state(SENESCENT | exhausted) == "both"
+    assert state({}) == "neither"
+    assert state({"conf_proliferation_s": 1e-6}) == "cycling"
+    assert state({"t_arm_phenotype": 1e-6}) == "senescent_like"
+    assert state({"t_axis_exhaustion": np.nan}) == "indeterminate"
+
+
+def test_the_surface_phenotype_alone_is_never_senescent() -> None:
+    phenotype = {"t_discriminating_senescence_only": 1e-8, "t_arm_phenotype": 1e-8}
+    assert state(phenotype) == "senescent_like"
+    assert state(phenotype | {"conf_temra_effector": 1e-9}) == "senescent_like"
+
+
+def test_arrest_without_the_phenotype_is_not_senescent() -> None:
+    cell = {"t_discriminating_senescence_only": 1e-6, "t_arm_arrest": 1e-8}
+    assert state(cell) == "neither"
+
+
+def test_cycling_cells_are_never_senescent() -> None:
+    for phase in ("conf_proliferation_s", "conf_proliferation_g2m"):
+        cell = SENESCENT | {phase: 1e-6}
+        assert state(cell) == "cycling"
+        assert state(cell | {"t_axis_exhaustion": 1e-6}) == "exhausted"
+
+
+@pytest.mark.parametrize("axis", ["conf_interferon", "conf_dissociation"])
+def test_p21_induced_by_interferon_or_stress_is_no_support(axis: str) -> None:
+    assert state(SENESCENT | {axis: 1e-6}) == "senescent_like"
+    lost = SENESCENT | {axis: 1e-6, "t_arm_arrest": 0.5, "t_arm_tcr_loss": 1e-6}
+    assert state(lost) == "senescent"
+
+
+def test_special_t_cells_keep_their_own_rule() -> None:
+    treg, innate = np.array(["Treg"], dtype=object), np.array(["innate_like"], dtype=object)
+    assert state({"t_axis_exhaustion": 1e-9}, t_subset=treg) == "neither"
+    assert state(SENESCENT, t_subset=treg) == "neither"
+    assert state(SENESCENT, t_subset=innate) == "neither"
+    assert state({"t_axis_exhaustion": 1e-9}, t_subset=innate) == "exhausted"
+
+
+def test_a_doublet_or_a_failed_cell_is_indeterminate_whatever_it_shows() -> None:
+    assert state(SENESCENT, doublet=np.ones(1, bool)) == "indeterminate"
+    assert state({"t_axis_exhaustion": 1e-9}, qc_pass=np.zeros(1, bool)) == "indeterminate"
+
+
+def test_too_shallow_is_indeterminate_only_where_nothing_was_found() -> None:
+    weak = {"exhaustion": np.zeros(1, bool), "senescence": np.ones(1, bool)}
+    assert state({}, powered=weak) == "indeterminate"
+    assert state({"t_axis_exhaustion": 1e-6}, powered=weak) == "exhausted"
+
+
+def test_states_exist_only_in_t_cells_and_every_t_cell_has_a_rule() -> None:
+    cells = [SENESCENT, {}, {"t_axis_exhaustion": 1e-6}]
+    found = states(cells, lineage=np.array(["B", "T", None], dtype=object))
+    assert found["t_state"].isna().tolist() == [True, False, True]
+    assert list(found["t_state"].cat.categories) == list(keys.T_STATES)
+    assert found.loc["c1", "t_state_rule"] != ""
+
+
+def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
+    cells = [
+        {"t_arm_arrest": 0.01, "t_arm_tcr_loss": 0.2, "t_arm_sasp": 0.3},
+        {"t_arm_arrest": 0.5, "t_arm_tcr_loss": 0.03, "t_arm_sasp": 0.9},
+        {"t_arm_arrest": 0.001},
+    ]
+    candidates = np.array([True, True, False])
+    q, arm = calling.support_padj(tables(cells), candidates, CallSettings())
+    fisher = [
+        chi2.sf(-2 * np.log([0.01, 0.2, 0.3]).sum(), 6),
+        chi2.sf(-2 * np.log([0.5, 0.03, 0.9]).sum(), 6),
+    ]
+    np.testing.assert_allclose(q[:2], storey(np.array(fisher)))
+    assert np.isnan(q[2])
+    assert arm.tolist() == ["arrest", "TCR-signalling loss", ""]
+
+
+def test_storey_is_bh_times_the_share_of_true_nulls() -> None:
+    rng = np.random.default_rng(0)
+    p = np.concatenate([rng.uniform(0, 1, 200), rng.uniform(0, 0.001, 800), [np.nan]])
+    share = (1 + (p[:1000] > 0.5).sum()) / 500
+    np.testing.assert_allclose(storey(p)[:1000], benjamini_hochberg(p)[:1000] * share)
+    assert np.isnan(storey(p)[-1])
+    all_null = rng.uniform(0.4, 1, 100)
+    np.testing.assert_array_equal(storey(all_null), benjamini_hochberg(all_null))
+
+
+def call(cell: dict[str, float], lineage: str, **changes: object) -> tuple[str, str]:
+    options: dict[str, object] = {
+        "lineage": np.array([lineage], dtype=object),
+        "t_state": pd.Series(pd.Categorical([None], categories=list(keys.T_STATES))),
+        "qc_pass": np.ones(1, bool),
+        "doublet": np.zeros(1, bool),
+        "powered": np.ones(1, bool),
+        "settings": CallSettings(),
+    }
+    found = calling.senescence_calls(tables([cell]), **(options | changes))  # type: ignore[arg-type]
+    return str(found["senescence_call"].iloc[0]), str(found["senescence_rule"].iloc[0])
+
+
+def test_other_lineages_need_their_signature_and_core_senescence() -> None:
+    both = {"macrophage_senescence": 1e-6, "core_senescence": 1e-6}
+    assert call(both, "mono_mac")[0] == "senescent"
+    assert call({"macrophage_senescence": 1e-6}, "mono_mac")[0] == "indeterminate"
+    assert call({"core_senescence": 1e-6}, "mono_mac")[0] == "not_senescent"
+    assert call({}, "mono_mac", powered=np.zeros(1, bool))[0] == "indeterminate"
+
+
+def test_interferon_explains_cd38_and_a_cycling_macrophage_is_not_senescent() -> None:
+    both = {"macrophage_senescence": 1e-6, "core_senescence": 1e-6}
+    assert call(both | {"conf_interferon": 1e-4}, "mono_mac")[0] == "indeterminate"
+    assert call(both | {"conf_proliferation_g2m": 1e-4}, "mono_mac")[0] == "not_senescent"
+
+
+def test_weak_signatures_say_so() -> None:
+    assert "low-confidence" in call({}, "DC")[1]
+    assert "low-confidence" not in call({}, "B")[1]
+
+
+def test_t_cells_follow_their_state() -> None:
+    for t_state, expected in (
+        ("senescent", "senescent"), ("both", "senescent"), ("exhausted", "not_senescent"),
+        ("senescent_like", "not_senescent"), ("indeterminate", "indeterminate"),
+    ):  # fmt: skip
+        series = pd.Series(pd.Categorical([t_state], categories=list(keys.T_STATES)))
+        assert call({}, "T", t_state=series)[0] == expected
+
+
+# --------------------------------------------------------------------------------------------
+# real cells and planted truth, end to end
+
+
+@pytest.fixture(scope="module")
+def planted() -> pd.DataFrame:
+    """A planted cohort, analysed."""
+    import senoscore as sn
+    from senoscore.simulate import simulate
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SenoscoreWarning)
+        return sn.analyse(simulate(n_cells=4000, seed=3)).obs
+
+
+def test_no_planted_cycling_or_naive_cell_is_called_senescent(planted: pd.DataFrame) -> None:
+    quiet = planted["true_t_substate"].isin(["naive", "cycling", "cycling_exhausted"])
+    assert quiet.sum() > 300
+    assert not planted.loc[quiet, "t_state"].isin(["senescent", "both"]).any()
+
+
+def test_planted_states_are_called_at_the_promised_rate(planted: pd.DataFrame) -> None:
+    exhausted = planted[planted["t_state"].isin(["exhausted", "both"])]
+    assert len(exhausted) > 50
+    right = exhausted["true_t_substate"].isin(
+        ["progenitor", "terminal", "exhausted_senescent", "cycling_exhausted"]
+    )
+    assert 1 - right.mean() <= 0.10
+    senescent = planted[planted["senescence_call"] == "senescent"]
+    assert len(senescent) > 20
+    assert 1 - senescent["true_senescent"].mean() <= 0.10
+
+
+def analysed(path: Path) -> pd.DataFrame:
+    import senoscore as sn
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SenoscoreWarning)
+        return sn.analyse(path).obs
+
+
+def test_exhausted_melanoma_t_cells_are_found(data: Path) -> None:
+    obs = analysed(data / "sadefeldman_melanoma_cd8_dev.h5ad")
+    label = obs["cellTypes"].astype(str)
+    truth = label.str.startswith("Exhausted")
+    called = obs["t_state"].isin(["exhausted", "both"])
+    assert truth[called].mean() >= 0.8
+    assert called[truth].mean() >= 0.45  # of author-labelled cells, at FDR .05
+    assert not called[label.isin(["Memory T-cells", "Lymphocytes"])].any()
+
+
+def test_interferon_does_not_make_cells_senescent(data: Path) -> None:
+    obs = analysed(data / "kang_ifnb2000.h5ad")
+    share = (obs["senescence_call"] == "senescent").groupby(obs["stim"], observed=True).mean()
+    assert abs(share["STIM"] - share["CTRL"]) <= 0.01
+
+
+def test_healthy_blood_has_few_exhausted_and_senescent_t_cells(data: Path) -> None:
+    obs = analysed(data / "pbmc3k_labelled.h5ad")
+    states_ = obs.loc[obs["lineage"] == "T", "t_state"].value_counts(normalize=True)
+    assert states_["exhausted"] + states_["both"] <= 0.02
+    assert states_["senescent"] + states_["both"] <= 0.02
