@@ -132,7 +132,7 @@ def _read_annotations(
 
     from anndata.io import read_elem
 
-    from senoscore.inspect import _open as open_store
+    from senoscore.inspect import open_store
 
     with open_store(path) as root, warnings.catch_warnings():
         # files of old releases say so on every element; what matters is in the facts' notes

@@ -639,12 +639,8 @@ def _cell_types(store: _Store, notes: list[str]) -> tuple[Fact, Fact, Fact, list
                     "No cell-type labels: lineages come from markers per cluster, which costs "
                     "certainty for rare types."
                 )
-            return (
-                Fact(None, "no column names immune lineages"),
-                Fact(None, ""),
-                ontology,
-                candidates,
-            )
+            none = Fact(None, "no column names immune lineages")
+            return none, none, ontology, candidates
         how = (
             f"{main.n_labels} labels, {100 * main.share:.0f} % of cells name one lineage"
             if main.share
@@ -666,7 +662,7 @@ def _finer(main: _Candidate, candidates: Sequence[_Candidate]) -> Fact:
     n = len(main.lineages)
     codes = main.column.codes
     if codes is None or not n:
-        return Fact(None, "")
+        return Fact(None, "no column is finer than the cell types")
     vague = [*LINEAGES, "", "other"]
     vague_main = np.isin(main.subsets, vague)[codes]
     for c in candidates:
@@ -957,7 +953,7 @@ _NO_COUNTS_LAYER: Final = re.compile(r"spliced|unspliced|ambiguous|spanning|matr
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def open_store(path: Path) -> Iterator[Any]:
     """Open an h5ad file or a zarr store for reading."""
     if not (path.is_dir() or path.name.endswith((".zarr", ".zarr.zip"))):
         with safe_h5_open(path) as file:
@@ -1009,7 +1005,7 @@ def inspect_file(
         path = Path(source)
         if not path.exists():
             raise InputDataError(f"{path}: no such file")
-        with _open(path) as root:
+        with open_store(path) as root:
             try:
                 return _inspect(_GroupStore(root, path), given)
             except InputDataError as error:
@@ -1090,7 +1086,7 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         protein=protein,
         storage=Fact(matrix.storage, f"of {used}"),
         nnz=Fact(matrix.nnz, f"of {used}" if matrix.nnz is not None else "dense: not counted"),
-        file_bytes=Fact(store.file_bytes, "" if store.file_bytes is not None else "in memory"),
+        file_bytes=Fact(store.file_bytes, "in memory" if store.file_bytes is None else "on disk"),
         notes=tuple(notes),
         **columns,
     )
@@ -1206,7 +1202,8 @@ def _choose_counts(store: _Store, scales: dict[str, Scale]) -> Fact:
             best = "raw.X"  # X and its layers were cut down to some genes, raw was not
         how = scales[best].how
         if len(hits) > 1:
-            how += f"; also counts: {', '.join(k for k in hits if k != best)}"
+            others = [key for key in hits if key != best]
+            how += f"; also counts: {', '.join(others)}"
         return Fact(best, how)
     tried = "; ".join(f"{k}: {scales[k].word}" for k in scales)
     return Fact(None, f"no matrix holds counts ({tried})")
@@ -1224,10 +1221,17 @@ def _choose_expression(
         scale = scales.get(chosen) or classify(store.matrix(chosen).sample())
         expression = Fact(chosen, "given in the configuration")
     else:
-        order = [k for k in ("X", "raw.X") if k in scales]
-        order += [k for k in scales if k not in order]
         ranks = {word: i for i, word in enumerate((*LOG_SCALES, "linear_normalised"))}
-        key = min(order, key=lambda k: (ranks.get(scales[k].word, 9), order.index(k)))
+        places = {"X": 0, "raw.X": 1}
+        # of equals the one with most genes: X is often cut down to variable genes, raw is not
+        key = min(
+            scales,
+            key=lambda k: (
+                ranks.get(scales[k].word, 9),
+                -store.matrix(k).shape[1],
+                places.get(k, 2),
+            ),
+        )
         scale = scales[key]
         expression = Fact(key, f"no counts; {key} holds {scale.word}")
     word = given.get("scale")
@@ -1284,7 +1288,11 @@ def _columns(store: _Store, given: dict[str, Any], notes: list[str]) -> dict[str
         else:
             cell_type = Fact(given["cell_type"], "given in the configuration")
             main = next((c for c in candidates if c.name == cell_type.value), None)
-            fine = _finer(main, candidates) if main is not None else Fact(None, "")
+            fine = (
+                _finer(main, candidates)
+                if main is not None
+                else Fact(None, "no column is finer than the cell types")
+            )
         own = [note for note in own if not note.startswith("No cell-type labels")]
     notes += own
     result["cell_type"], result["cell_type_fine"] = cell_type, fine

@@ -95,6 +95,7 @@ class _Rules(NamedTuple):
     exact: dict[str, Verdict]
     none: list[re.Pattern[str]]
     doublet: list[re.Pattern[str]]
+    noise: list[re.Pattern[str]]
     lineage: list[tuple[re.Pattern[str], Verdict]]
     weak: list[tuple[re.Pattern[str], Verdict]]
     subset: list[tuple[re.Pattern[str], Verdict]]
@@ -102,7 +103,7 @@ class _Rules(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _rules() -> _Rules:
-    rules = _Rules({}, [], [], [], [], [])
+    rules = _Rules({}, [], [], [], [], [], [])
     for kind, pattern, lineage, subset, _source in _read_rows("label_synonyms.tsv"):
         entry = Verdict(lineage, subset)
         if kind == "exact":
@@ -111,6 +112,8 @@ def _rules() -> _Rules:
             rules.none.append(re.compile(pattern))
         elif kind == "doublet":
             rules.doublet.append(re.compile(pattern))
+        elif kind == "noise":
+            rules.noise.append(re.compile(pattern))
         elif kind == "lineage":
             rules.lineage.append((re.compile(pattern), entry))
         elif kind == "weak":
@@ -189,7 +192,9 @@ def map_label(label: str) -> Verdict:
     if text in by_name:
         found = by_name[text]
         return Verdict(found.lineage, found.subset)
-    rest = text
+    for pattern in rules.noise:
+        text = pattern.sub(" ", text)
+    rest = text = " ".join(text.split())
     hits: list[Verdict] = []
     for pattern, entry in rules.lineage:
         shorter = pattern.sub(" ; ", rest)
