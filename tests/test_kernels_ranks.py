@@ -126,6 +126,11 @@ def test_aucell_in_a_given_order_is_its_definition(problem: Any, n_up: int, rng:
     scores = aucell(*rows_of(matrix), index_of(sets), n_up=n_up, tie_order=order)
     expected = [[reference.aucell(row, u, n_up, order) for u, _ in sets] for row in matrix]
     assert_allclose(scores, expected, rtol=0, atol=1e-12)
+    # and with every zero stored
+    everywhere = np.tile(np.arange(n_vars), len(matrix)), matrix.ravel(), n_vars
+    pointers = np.arange(len(matrix) + 1) * n_vars
+    stored = aucell(pointers, *everywhere, index_of(sets), n_up=n_up, tie_order=order)
+    assert_array_equal(stored, scores)
 
 
 @laws
@@ -293,6 +298,45 @@ def test_missing_genes_are_not_zeros() -> None:
     assert np.isnan(scores[0, 0])
     # ranks 1, 4, 4, 4: 1 - (13 - 10) / (16 - 10)
     assert scores[0, 1] == 0.5
+
+
+@rank_scorer
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("late", [0.5, -3.0, float(N_BINS), 3e9, np.inf, -np.inf, -0.0])
+def test_one_odd_value_late_in_a_row_of_counts_is_ranked_as_it_is(
+    name: str, dtype: str, late: float
+) -> None:
+    """Rows are taken for counts by their first values; the rest must be looked at as well."""
+    row = np.random.default_rng(0).poisson(2, 60).astype(dtype)
+    row[50:52] = late
+    index = make_set_index([([g], 1) for g in range(60)])
+    if name == "ucell":
+        scores = ucell(*rows_of(row[None]), index, max_rank=50)
+        expected = [[reference.ucell(row, [g], max_rank=50) for g in range(60)]]
+    else:
+        order = np.random.default_rng(1).permutation(60)
+        scores = aucell(*rows_of(row[None]), index, n_up=40, tie_order=order)
+        expected = [[reference.aucell(row, [g], 40, order) for g in range(60)]]
+    assert_allclose(scores, expected, rtol=0, atol=1e-12)
+
+
+@rank_scorer
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_what_is_not_a_number_ranks_as_zero(name: str, dtype: str) -> None:
+    """As in pyUCell, and whichever of its many bit patterns it has."""
+    matrix = np.random.default_rng(0).normal(0, 2, (3, 60)).astype(dtype)
+    matrix[1] = abs(matrix[1]).round()
+    matrix[2] = abs(matrix[2])
+    zeroed = matrix.copy()
+    zeroed[:, 30:33] = 0
+    index = make_set_index([([g], 1) for g in range(60)])
+    for sign in (1, -1):
+        given = matrix.copy()
+        given[:, 30:33] = np.copysign(np.nan, sign)
+        assert np.signbit(given[0, 30]) == (sign < 0)
+        assert_array_equal(
+            SCORERS[name](*rows_of(given), index), SCORERS[name](*rows_of(zeroed), index)
+        )
 
 
 def test_down_genes_lower_ucell_and_only_clipping_hides_it() -> None:
