@@ -46,6 +46,7 @@ SIGNATURES: tuple[tuple[str, str, str], ...] = (
     ("macrophage_senescence", "lineage", "mono_mac"),
     ("neutrophil_senescence", "lineage", "neutrophil"),
     ("dc_senescence", "lineage", "DC"),
+    ("other_senescence", "lineage", "other"),
     ("core_senescence", "programme", " ".join(keys.LINEAGES)),
     ("t_exhaustion_progenitor", "programme", "T"),
     ("t_exhaustion_terminal", "programme", "T"),

@@ -1,0 +1,104 @@
+"""The answer in words: first sentences, what must not be read into them, the large numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from senoscore import plots
+from senoscore.plots import percent
+from senoscore.report._artefacts import Artefacts, counted, fact_value
+
+
+def headline(
+    found: Artefacts, t: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    sentences = []
+    if not t["n"]:
+        sentences.append(
+            f"No T cell was found among {found.s.n_obs:,} cells: T-cell exhaustion and senescence "
+            "cannot be judged in this file."
+        )
+    elif not t["n_passed"]:
+        sentences.append(f"None of {t['n']:,} T cells passed quality control: none can be judged.")
+    else:
+        passed, n = t["passed"], t["n_passed"]
+
+        def share(state: str) -> str:
+            return f"{passed[state]:,} ({percent(passed[state], n)})" if passed[state] else "none"
+
+        sentences.append(
+            f"{n:,} T cells passed quality control. Called exhausted: {share('exhausted')}. "
+            f"Called senescent: {share('senescent')}. Both: {share('both')}."
+        )
+        if passed["senescent_like"]:
+            sentences.append(
+                f"{share('senescent_like')} carry the surface phenotype of senescence without "
+                "further support; ordinary TEMRA cells look the same."
+            )
+        if passed["indeterminate"]:
+            sentences.append(f"{share('indeterminate')} cannot be judged.")
+    found_elsewhere = [
+        f"{p['senescent']:,} of {p['n_passed']:,} {p['title']}" for p in others if p["senescent"]
+    ]
+    if found_elsewhere:
+        sentences.append(f"Called senescent in other lineages: {', '.join(found_elsewhere)}.")
+    elif others:
+        sentences.append("No cell of another lineage is called senescent.")
+    return sentences
+
+
+def cautions(found: Artefacts, t: Mapping[str, Any], donors: Mapping[str, Any]) -> list[str]:
+    """What must not be read into the numbers of this file."""
+    texts = []
+    if not found.s.layers or not np.isfinite(np.asarray(found.s.X)).any():
+        reasons = counted(found.s.var.get("reason", pd.Series(dtype=object)), ("reason", "n"))
+        why = f": {reasons['reason'].iloc[0]}" if len(reasons) else ""
+        texts.append(f"No signature could be scored{why}.")
+    elif t["n"]:
+        texts += [
+            f"{label[0].upper()}{label[1:]} is not scored ({why}): cells cannot be called by it."
+            for label, why in t["unscored"]
+        ]
+    if t["n_passed"]:
+        share = t["passed"]["indeterminate"] / t["n_passed"]
+        if share >= 0.2:
+            texts.append(
+                f"{percent(t['passed']['indeterminate'], t['n_passed'])} of the T cells are "
+                "indeterminate: “not called” must not be read as “not senescent” or “not "
+                "exhausted”."
+            )
+        for state in ("exhausted", "senescent"):
+            if not t["counts"][state] and not t["counts"]["both"] and share < 1:
+                texts.append(
+                    f"No T cell is called {state}. No single cell stands out at this "
+                    "false-discovery rate; that does not show that there are none."
+                )
+    if not donors["names"]:
+        texts.append(
+            "The file names no donors. Cells of one person are not independent, so groups cannot "
+            "be compared."
+        )
+    elif donors["n"] < 3:
+        word = "one donor" if donors["n"] == 1 else f"{donors['n']} donors"
+        texts.append(f"Only {word}: what is seen here may be this person's, not the condition's.")
+    if fact_value(found, "suspension_type") == "nucleus":
+        texts.append("These are nuclei: markers whose RNA is mostly outside the nucleus are low.")
+    return texts
+
+
+def tiles(found: Artefacts, t: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    tiles = [
+        (f"{found.s.n_obs:,}", "cells", ""),
+        (f"{int(found.passed.sum()):,}", "passed quality control", ""),
+        (f"{t['n']:,}", "T cells", ""),
+    ]
+    if t["n"]:
+        tiles += [
+            (f"{t['counts'][name]:,}", name.replace("_", "-"), plots.T_STATE_COLORS[name])
+            for name in ("exhausted", "senescent", "both", "senescent_like", "indeterminate")
+        ]
+    return tiles
