@@ -7,10 +7,11 @@ run's own relation between p and adjusted p is kept as a curve, and new p-values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from senoscore.null import benjamini_hochberg, storey
@@ -97,3 +98,50 @@ class Frozen:
             # nothing was a candidate in the run: a family of one
             return np.asarray(p, np.float64).copy()
         return self.curves[name](p)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What p a call took in one run: every relation between p and adjusted p, held fixed.
+
+    cells: (lineage, signature) -> its curve. steps: the families among candidates.
+    """
+
+    cells: Mapping[tuple[str, str], Curve]
+    steps: Mapping[str, Curve]
+
+    @classmethod
+    def of(
+        cls,
+        pvalue: pd.DataFrame,
+        padj: pd.DataFrame,
+        lineage: NDArray[np.object_],
+        steps: Mapping[str, Curve],
+        wanted: Mapping[str, Sequence[str]],
+    ) -> Thresholds:
+        """The thresholds of a run, for the signatures `wanted` in each lineage."""
+        cells = {}
+        for name, signatures in wanted.items():
+            here = lineage == name
+            for signature in signatures if here.any() else ():
+                if signature in pvalue:
+                    cells[name, signature] = Curve.of(
+                        pvalue[signature].to_numpy(np.float64)[here],
+                        padj[signature].to_numpy(np.float64)[here],
+                    )
+        return cls(cells, steps)
+
+    def adjusted(self, pvalue: pd.DataFrame, lineage: NDArray[np.object_]) -> pd.DataFrame:
+        """Adjusted p of cells of these lineages; NaN where the run had no such family."""
+        out = np.full(pvalue.shape, np.nan)
+        columns = {name: k for k, name in enumerate(pvalue)}
+        for (name, signature), curve in self.cells.items():
+            if signature in columns:
+                here, k = np.flatnonzero(lineage == name), columns[signature]
+                out[here, k] = curve(pvalue[signature].to_numpy(np.float64)[here])
+        return pd.DataFrame(out, index=pvalue.index, columns=pvalue.columns)
+
+    @property
+    def adjust(self) -> Frozen:
+        """For `calling.verdicts`: candidates are adjusted by the curves of the run."""
+        return Frozen(self.steps)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from senoscore import keys
-from senoscore.adjust import Adjust, adjust_among
+from senoscore.adjust import Adjust, Curve, Thresholds, adjust_among
 from senoscore.settings import CallSettings
 
 # axis -> signatures; the z of an axis of several signatures is the largest of them
@@ -331,6 +331,13 @@ def deciding(lineage: str) -> tuple[str, ...]:
     else:
         own = (OTHER_LINEAGES[lineage], CORE)
     return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)
+
+
+def thresholds(tables: Tables, cells: pd.DataFrame, steps: Mapping[str, Curve]) -> Thresholds:
+    """What p a call took among these cells; `steps` as an `adjust.Recorder` heard them."""
+    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    wanted = {name: deciding(name) for name in keys.LINEAGES}
+    return Thresholds.of(tables.pvalue, tables.padj, lineage, steps, wanted)
 
 
 def verdicts(

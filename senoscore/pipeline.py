@@ -55,6 +55,7 @@ OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
         "coverage.tsv",
         "calibration.tsv",
         "pooled.tsv",
+        "certificate.tsv",
     ),
     "burden": ("lineages.tsv", "donors.tsv"),
     "report": ("report.html",),
@@ -542,7 +543,7 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
 
 
 def _call(run: _Run) -> None:
-    from senoscore import calling, donors, power, scoring
+    from senoscore import adjust, calling, certificate, donors, power, scoring
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
     data = run.input()
@@ -587,11 +588,23 @@ def _call(run: _Run) -> None:
         for name, values in (("z", matched.z), ("pvalue", matched.pvalue), ("padj", matched.padj))
     }
     tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
-    calls = _calls(run, state, tables, able)
+    recorder = adjust.Recorder()
+    calls = _calls(run, state, tables, able, recorder)
+    certified = pd.DataFrame(columns=list(certificate.COLUMNS))
+    if "histogram" in parts[0] and data.scale == "counts":
+        certified = certificate.certify(
+            plan, calling.thresholds(tables, state.cells, recorder.curves),
+            voting=state.prepared.voting, histogram=histogram, able=able, cells=state.cells,
+            calls=calls, sample=state.sample, sample_rows=state.sample_rows,
+            gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
+            codes=state.codes, strata=state.strata, settings=run.settings.call,
+        )  # fmt: skip
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
     adata = _score_space(run, data, state, matched, obs, calls, calibration)
+    if len(certified):
+        adata.uns[keys.UNS]["certificate"] = certified
     others = {k: _joined(parts, k) for k in parts[0] if k not in _SCORE_ARRAYS}
     for name, values in others.items():
         adata.layers[name] = values.astype(np.float32)
@@ -601,12 +614,15 @@ def _call(run: _Run) -> None:
     write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
     write_tsv(calibration, run.path("calibration.tsv"))
     write_tsv(pooled, run.path("pooled.tsv"))
+    write_tsv(certified, run.path("certificate.tsv"))
 
 
 _SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
 
 
-def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> pd.DataFrame:
+def _calls(
+    run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_], recorder: Any
+) -> pd.DataFrame:
     from senoscore import calling, scoring
 
     able_cells = pd.DataFrame(
@@ -614,7 +630,9 @@ def _calls(run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_]) -> 
         index=state.cells.index,
         columns=list(state.prepared.signatures),
     )
-    verdicts = calling.verdicts(tables, state.cells, able_cells, settings=run.settings.call)
+    verdicts = calling.verdicts(
+        tables, state.cells, able_cells, settings=run.settings.call, adjust=recorder
+    )
     is_t = np.asarray(state.cells[keys.OBS_LINEAGE].astype(object) == "T")
     axes = calling.t_axes(tables, is_t)
     axes_obs = axes.rename(columns=lambda axis: f"T_{axis}")

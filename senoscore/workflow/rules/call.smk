@@ -33,6 +33,7 @@ rule call:
             labels={"table": "false positives on random gene sets"},
         ),
         pooled="<results>/{dataset}/pooled.tsv",
+        certificate="<results>/{dataset}/certificate.tsv",
     log:
         "<logs>/{dataset}/call.log",
     threads: 2

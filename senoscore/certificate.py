@@ -1,0 +1,339 @@
+"""Would the calls stand at half the depth? A certificate of every run that has counts.
+
+The cells that the run sampled lose half, then three quarters of their molecules, each with the same
+probability (binomial thinning), and are judged again inside the run: the same controls, weights and
+centres, the null of cells of their new depth, and the run's own thresholds. What is asked is not
+whether a shallower experiment finds the same cells, but whether a cell of this experiment would be
+called something else had it been caught with fewer molecules. Depth may cost a call
+(``indeterminate``); it should not change one.
+
+The null of a thinned cell is that of the run's depth stratum in which its new depth falls. Below
+the shallowest cell of its lineage the run has no null: there it is the pooled null of the thinned
+cells themselves, in depth strata of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from senoscore import calling, keys, power
+from senoscore.adjust import Thresholds
+from senoscore.kernels.passes import COUNTS, N_BINS, GeneSets, score_rows
+from senoscore.kernels.thin import halve_rows
+from senoscore.null import (
+    MIN_CELLS_PER_STRATUM,
+    Plan,
+    VotingGenes,
+    depth_strata,
+    p_values,
+)
+from senoscore.settings import CallSettings
+
+HALVINGS: Final = (1, 2)
+ALL_CALLS: Final = "all calls"
+# cells failed or set aside before any score: depth could not change their call
+_CALLS: Final = (keys.OBS_T_STATE, keys.OBS_SENESCENCE_CALL)
+_VOCABULARY: Final[Mapping[str, tuple[str, ...]]] = {
+    keys.OBS_T_STATE: keys.T_STATES,
+    keys.OBS_SENESCENCE_CALL: keys.SENESCENCE_CALLS,
+}
+INDETERMINATE: Final = "indeterminate"
+
+COLUMNS: Final = (
+    "depth",
+    "lineage",
+    "call",
+    "state",
+    "n_cells",
+    "n_kept",
+    "n_indeterminate",
+    "n_flipped",
+    "frac_kept",
+    "frac_indeterminate",
+    "frac_flipped",
+    "flipped_to",
+    "n_below_range",
+)
+
+
+def thin(
+    sample: sparse.csr_matrix,
+    names: NDArray[np.object_],
+    gene_ids: NDArray[Any],
+    n_halvings: int,
+) -> sparse.csr_matrix:
+    """The counts of these cells at half the depth, `n_halvings` times over.
+
+    Which molecules go depends on the names of cell and gene alone.
+    """
+    kept = np.empty(sample.nnz, np.float32)
+    halve_rows(
+        sample.indptr.astype(np.int64), sample.indices.astype(np.int32), sample.data,
+        pd.util.hash_array(np.asarray(names, dtype=object)),
+        pd.util.hash_array(np.asarray(gene_ids, dtype=object)),
+        n_halvings, kept,
+    )  # fmt: skip
+    thinned = sparse.csr_matrix(
+        (kept, sample.indices.copy(), sample.indptr.copy()), shape=sample.shape
+    )
+    thinned.eliminate_zeros()
+    return thinned
+
+
+def restrict(plan: Plan, wanted: Mapping[str, Sequence[str]]) -> Plan:
+    """The plan with no more than the signatures `wanted` in each lineage."""
+    names = [n for n in plan.signatures if any(n in few for few in wanted.values())]
+    width = plan.n_null + 1
+    usable = np.zeros_like(plan.usable)
+    for code, lineage in enumerate(plan.lineages):
+        few = wanted.get(lineage, ())
+        usable[code] = plan.usable[code] & np.asarray([n in few for n in plan.signatures], bool)
+    at = np.asarray([plan.signatures.index(n) for n in names], np.int64)
+    new = np.full(len(plan.signatures), -1, np.int64)
+    new[at] = np.arange(len(at))
+    signature, j = np.divmod(plan.sets.sets.astype(np.int64), width)
+    first, last = plan.sets.offsets[:, 0], plan.sets.offsets[:, -1]
+    lineage_of = np.repeat(np.arange(len(plan.lineages)), last - first)
+    keep = usable[lineage_of, signature]
+    counted = np.concatenate([[0], np.cumsum(keep)])
+    sets = GeneSets(
+        counted[plan.sets.offsets],
+        (new[signature[keep]] * width + j[keep]).astype(np.int32),
+        plan.sets.weights[keep],
+    )
+    return Plan(
+        plan.lineages,
+        tuple(names),
+        plan.n_null,
+        sets,
+        usable[:, at],
+        plan.centres[:, at],
+        plan.reasons,
+    )
+
+
+def strata_at(
+    new_depth: NDArray[np.float64],
+    new_codes: NDArray[np.int64],
+    depth: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The run's stratum in which each depth falls, -1 below the lineage's shallowest cell."""
+    out = np.full(len(new_depth), -1, np.int64)
+    for code in np.unique(new_codes[new_codes >= 0]):
+        used = (codes == code) & (strata >= 0)
+        if not used.any():
+            continue
+        here = np.flatnonzero(new_codes == code)
+        highest = np.full(int(strata[used].max()) + 1, -np.inf)
+        np.maximum.at(highest, strata[used], depth[used])
+        limits = np.maximum.accumulate(highest)[:-1]
+        out[here] = np.searchsorted(limits, new_depth[here], side="left")
+        out[here[new_depth[here] < depth[used].min()]] = -1
+    return out
+
+
+def certify(
+    plan: Plan,
+    thresholds: Thresholds,
+    *,
+    voting: Sequence[VotingGenes],
+    histogram: NDArray[np.int64],
+    able: NDArray[np.bool_],
+    cells: pd.DataFrame,
+    calls: pd.DataFrame,
+    sample: sparse.csr_matrix,
+    sample_rows: NDArray[np.int64],
+    gene_ids: NDArray[Any],
+    sums: NDArray[np.int64],
+    n_cells: NDArray[np.int64],
+    depth: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    settings: CallSettings,
+    halvings: Sequence[int] = HALVINGS,
+) -> pd.DataFrame:
+    """How many calls of the sampled cells stand when the cells lose molecules.
+
+    Parameters
+    ----------
+    plan, histogram, able
+        The run's plan, its pooled null, and its power (lineages × strata × signatures).
+    thresholds
+        The run's relation between p and adjusted p.
+    voting
+        The measured voting genes of each of the plan's signatures.
+    cells, calls
+        Of all cells: what `calling.verdicts` takes, and what it returned.
+    sample, sample_rows, gene_ids
+        Counts of the sampled cells, their rows in `cells`, and the ids of the genes.
+    sums, n_cells
+        The first pass: gene sums and cells per lineage.
+    depth, codes, strata
+        Of all cells: total counts, lineage, depth stratum.
+    settings
+        Thresholds.
+    halvings
+        How often the depth is halved.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`; per depth (0-1) and lineage one row per state of ``t_state`` (T cells)
+        and ``senescence_call``, and a row ``all calls`` of the cells that had a call other than
+        ``indeterminate``. ``flipped_to`` names what the flipped calls became, most frequent first;
+        ``n_below_range`` counts cells that fell below the run's range of depths.
+    """
+    doublet = cells["doublet_mixed_lineage"].to_numpy(bool)[sample_rows]
+    chosen = np.flatnonzero((strata[sample_rows] >= 0) & ~doublet)
+    rows = sample_rows[chosen]
+    if not len(rows):
+        return pd.DataFrame(columns=list(COLUMNS))
+    few = restrict(plan, {name: calling.deciding(name) for name in plan.lineages})
+    at = [plan.signatures.index(name) for name in few.signatures]
+    before = calls.iloc[rows]
+    tables = []
+    for n_halvings in halvings:
+        after, below = _judge_thinned(
+            few, thresholds, [voting[k] for k in at],
+            thin(sample[chosen], cells.index.to_numpy()[rows], gene_ids, n_halvings),
+            histogram[:, at], able[:, :, at], cells.iloc[rows], codes[rows],
+            sums=sums, n_cells=n_cells, run=(depth, codes, strata), settings=settings,
+        )  # fmt: skip
+        tables.append(compare(before, after, cells.iloc[rows], below, 0.5**n_halvings))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _judge_thinned(
+    plan: Plan,
+    thresholds: Thresholds,
+    voting: Sequence[VotingGenes],
+    thinned: sparse.csr_matrix,
+    histogram: NDArray[np.int64],
+    able: NDArray[np.bool_],
+    cells: pd.DataFrame,
+    codes: NDArray[np.int64],
+    *,
+    sums: NDArray[np.int64],
+    n_cells: NDArray[np.int64],
+    run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
+    settings: CallSettings,
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Calls of thinned cells, and which of them fell below the run's range of depths."""
+    totals = np.asarray(thinned.sum(axis=1), np.float64).ravel()
+    n_codes, n_signatures, n_strata = histogram.shape[:3]
+    inside = strata_at(totals, codes, *run)
+    below = inside < 0
+    # a handful of cells makes no null: they take the nearest the run has
+    lonely = np.bincount(codes[below], minlength=n_codes)[codes] < MIN_CELLS_PER_STRATUM
+    inside[below & lonely] = 0
+    own, n_own = depth_strata(totals, codes, n_codes, (inside < 0) & (totals > 0))
+    shape = (len(codes), n_signatures)
+    score, z = np.full(shape, np.nan), np.full(shape, np.nan)
+    counted = np.zeros((n_codes, n_signatures, n_own, N_BINS), np.int64)
+    score_rows(
+        thinned.indptr.astype(np.int64), thinned.indices.astype(np.int32), thinned.data, COUNTS,
+        totals, codes, own, plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable,
+        plan.n_null, plan.centres, score, z, counted, np.full(len(codes), -1),
+        np.zeros((0, 0), np.int64),
+    )  # fmt: skip
+    own_able = power.powered(
+        voting, score=score, z=z, centres=plan.centres, histogram=counted, codes=codes,
+        strata=own, totals=totals, sums=sums, n_cells=n_cells, kind=COUNTS,
+        level=settings.fdr, on_cp10k=settings.on_cp10k,
+    )  # fmt: skip
+    joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
+    everything = np.concatenate([histogram, counted], axis=2)
+    seen = np.concatenate([able, own_able], axis=1)[codes, np.maximum(joined, 0)]
+    seen &= (joined >= 0)[:, None]
+
+    def frame(values: NDArray[np.generic]) -> pd.DataFrame:
+        return pd.DataFrame(values, index=cells.index, columns=list(plan.signatures))
+
+    pvalue = frame(p_values(z, codes, joined, everything))
+    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    tables = calling.Tables(frame(z), pvalue, thresholds.adjusted(pvalue, lineage))
+    calls = calling.verdicts(
+        tables, cells, frame(seen), settings=settings, adjust=thresholds.adjust
+    )
+    return calls, below
+
+
+def compare(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    cells: pd.DataFrame,
+    below: NDArray[np.bool_],
+    depth: float,
+) -> pd.DataFrame:
+    """Rows of the certificate for one depth: what became of every call."""
+    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    rows: list[dict[str, object]] = []
+    for name in keys.LINEAGES:
+        for call in _CALLS:
+            old = np.asarray(before[call].astype(object), dtype=object)
+            new = np.asarray(after[call].astype(object), dtype=object)
+            here = (lineage == name) & ~pd.isna(old)
+            if not here.any():
+                continue
+            groups = [(s, here & (old == s)) for s in _VOCABULARY[call]]
+            groups.append((ALL_CALLS, here & (old != INDETERMINATE)))
+            for state, members in groups:
+                rows.append(
+                    {"depth": depth, "lineage": name, "call": call, "state": state}
+                    | _fate(old[members], new[members])
+                    | {"n_below_range": int(below[members].sum())}
+                )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _fate(old: NDArray[np.object_], new: NDArray[np.object_]) -> dict[str, object]:
+    n = len(old)
+    kept = new == old
+    lost = (new == INDETERMINATE) & ~kept
+    flipped = ~kept & ~lost
+    became = pd.Series(new[flipped], dtype=object).value_counts()
+    ordered = sorted(became.items(), key=lambda item: (-item[1], str(item[0])))
+    out: dict[str, object] = {"n_cells": n}
+    for what, members in (("kept", kept), ("indeterminate", lost), ("flipped", flipped)):
+        out[f"n_{what}"] = int(members.sum())
+        out[f"frac_{what}"] = float(members.mean()) if n else np.nan
+    return out | {"flipped_to": " ".join(f"{state}:{count}" for state, count in ordered)}
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """The certificate in words, one sentence per depth and lineage, for reports.
+
+    Examples
+    --------
+    >>> row = dict(
+    ...     depth=0.5,
+    ...     lineage="T",
+    ...     call="t_state",
+    ...     state="all calls",
+    ...     n_cells=200,
+    ...     frac_kept=0.97,
+    ...     frac_indeterminate=0.02,
+    ...     frac_flipped=0.01,
+    ... )
+    >>> sentences(pd.DataFrame([row]))
+    ['At 50 % of the depth, of 200 T calls 97 % stand, 2 % become indeterminate, 1 % change.']
+    """
+    said = []
+    for row in table[(table["state"] == ALL_CALLS) & (table["n_cells"] > 0)].itertuples():
+        # the senescence call of a T cell follows from its state
+        if row.lineage == "T" and row.call != keys.OBS_T_STATE:
+            continue
+        said.append(
+            f"At {row.depth:.0%} of the depth, of {row.n_cells:,} {row.lineage} calls "
+            f"{row.frac_kept:.0%} stand, {row.frac_indeterminate:.0%} become indeterminate, "
+            f"{row.frac_flipped:.0%} change.".replace("%", " %")
+        )
+    return said
