@@ -53,6 +53,11 @@ OTHER_LINEAGES: Final[Mapping[str, str]] = {
 LOW_CONFIDENCE: Final = ("neutrophil", "DC")
 CORE: Final = "core_senescence"
 NOMINAL: Final = 0.05
+SUPPORT_NOMINAL: Final = 0.1
+# z of the lost stemness programme (CCR7, LEF1, TCF7, BACH2, IL7R, FOXO1 down) below which a cell
+# has kept it: a naive cell, not a senescent one
+STEMNESS: Final = "stemness_loss"
+KEPT: Final = -1.0
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # T subsets whose ordinary programme looks like an arm or an axis
@@ -128,7 +133,11 @@ def support_padj(
         arms[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
             np.nanargmin(p[:, known], axis=0)
         ]
-    return adjust("support", combined), arms
+    q = adjust("support", combined)
+    # where nearly all candidates are true the adjusted value of a middling p is small, too; the
+    # candidates were selected by genes that include the arms', so some evidence is asked of each
+    q[combined > SUPPORT_NOMINAL] = 1.0
+    return q, arms
 
 
 def t_states(
@@ -144,9 +153,9 @@ def t_states(
 ) -> pd.DataFrame:
     """The verdict for every T cell: one of seven states, and the rule that gave it.
 
-    A *candidate* for senescence has the senescence axis significant (all its genes together) and
-    the phenotype arm at p <= .05; it is senescent if the support arms (arrest, TCR-signalling
-    loss, SASP) say so too. Order of the rules, the first that applies decides:
+    A *candidate* for senescence has the senescence axis significant (all its genes together), the
+    phenotype arm at p <= .05, and has not kept the naive programme; it is senescent if the support
+    arms (arrest, TCR-signalling loss, SASP) say so too. Order of the rules, the first that applies decides:
 
     1. failed quality control, or a mixed-lineage doublet: ``indeterminate``
     2. exhaustion axis significant (not in Treg, whose identity it resembles) and senescent: ``both``;
@@ -185,7 +194,8 @@ def t_states(
     exhausted = valid & (exhaustion_q <= fdr) & ~treg
     assessed = valid & ~innate & ~treg
     _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
-    candidate = assessed & (senescence_q <= fdr) & (tables.p(PHENOTYPE) <= NOMINAL)
+    naive = tables[STEMNESS][0] <= KEPT
+    candidate = assessed & (senescence_q <= fdr) & (tables.p(PHENOTYPE) <= NOMINAL) & ~naive
     phenotype = (assessed & (phenotype_q <= fdr)) | candidate
     cycling = valid & _any_below(tables, "proliferation", fdr)
     support_q, arm = support_padj(tables, candidate, settings, adjust)
@@ -200,13 +210,15 @@ def t_states(
         state[free] = value
         rule[free] = why[free] if isinstance(why, np.ndarray) else why
 
-    with_arm = np.asarray([f"phenotype arm and {a} (FDR {fdr:g})" for a in arm], dtype=object)
+    with_arm = np.full(n, "", dtype=object)
+    with_arm[senescent] = [
+        f"senescence axis (FDR {fdr:g}), phenotype arm, support of {a}" for a in arm[senescent]
+    ]
+    both = with_arm.copy()
+    both[senescent] = [f"exhaustion axis (FDR {fdr:g}), {w}" for w in with_arm[senescent]]
     put(~qc_pass, "indeterminate", "failed quality control")
     put(doublet, "indeterminate", "mixed-lineage doublet")
-    put(
-        exhausted & senescent, "both",
-        np.asarray([f"exhaustion axis (FDR {fdr:g}), {w}" for w in with_arm], dtype=object),
-    )  # fmt: skip
+    put(exhausted & senescent, "both", both)
     put(exhausted & cycling, "exhausted", f"exhaustion axis (FDR {fdr:g}), cycling")
     put(
         exhausted & phenotype,

@@ -21,7 +21,7 @@ NAMES = (
     "conf_proliferation_g2m", "conf_interferon", "conf_dissociation", "t_exhaustion_progenitor",
     "t_exhaustion_terminal", "dual_tumour_promoting", "dual_tumour_inhibiting", "b_senescence",
     "macrophage_senescence", "dc_senescence", "other_senescence", "nk_senescence",
-    "neutrophil_senescence", "core_senescence",
+    "neutrophil_senescence", "core_senescence", "stemness_loss",
 )  # fmt: skip
 SENESCENT = {
     "t_discriminating_senescence_only": 1e-6, "t_arm_phenotype": 1e-5, "t_arm_arrest": 1e-6,
@@ -33,8 +33,12 @@ def tables(cells: list[dict[str, float]]) -> calling.Tables:
     p = pd.DataFrame(0.5, index=[f"c{i}" for i in range(len(cells))], columns=list(NAMES))
     for i, cell in enumerate(cells):
         for name, value in cell.items():
-            p.loc[f"c{i}", name] = value
+            if name in p:
+                p.loc[f"c{i}", name] = value
     z = -np.log10(p)
+    z["stemness_loss"] = 0.0
+    for i, cell in enumerate(cells):
+        z.loc[f"c{i}", "stemness_loss"] = cell.get("stemness z", 0.0)
     return calling.Tables(z, p, p)
 
 
@@ -91,6 +95,11 @@ def test_p21_induced_by_interferon_or_stress_is_no_support(axis: str) -> None:
     assert state(lost) == "senescent"
 
 
+def test_a_cell_that_keeps_the_naive_programme_is_not_senescent() -> None:
+    assert state(SENESCENT | {"stemness z": -2.0}) == "senescent_like"
+    assert state(SENESCENT | {"stemness z": 0.5}) == "senescent"
+
+
 def test_special_t_cells_keep_their_own_rule() -> None:
     treg, innate = np.array(["Treg"], dtype=object), np.array(["innate_like"], dtype=object)
     assert state({"t_axis_exhaustion": 1e-9}, t_subset=treg) == "neither"
@@ -121,16 +130,19 @@ def test_states_exist_only_in_t_cells_and_every_t_cell_has_a_rule() -> None:
 def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
     cells = [
         {"t_arm_arrest": 0.01, "t_arm_tcr_loss": 0.2, "t_arm_sasp": 0.3},
-        {"t_arm_arrest": 0.5, "t_arm_tcr_loss": 0.03, "t_arm_sasp": 0.9},
+        {"t_arm_arrest": 0.5, "t_arm_tcr_loss": 0.2, "t_arm_sasp": 0.9},
         {"t_arm_arrest": 0.001},
     ]
     candidates = np.array([True, True, False])
     q, arm = calling.support_padj(tables(cells), candidates, CallSettings())
     fisher = [
         chi2.sf(-2 * np.log([0.01, 0.2, 0.3]).sum(), 6),
-        chi2.sf(-2 * np.log([0.5, 0.03, 0.9]).sum(), 6),
+        chi2.sf(-2 * np.log([0.5, 0.2, 0.9]).sum(), 6),
     ]
-    np.testing.assert_allclose(q[:2], storey(np.array(fisher)))
+    expected = storey(np.array(fisher))
+    expected[1] = 1.0  # Fisher's p is above 0.1: no evidence of its own
+    assert fisher[1] > 0.1 > fisher[0]
+    np.testing.assert_allclose(q[:2], expected)
     assert np.isnan(q[2])
     assert arm.tolist() == ["arrest", "TCR-signalling loss", ""]
 
