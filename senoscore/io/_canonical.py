@@ -172,7 +172,7 @@ def damaged(where: str, first: int, last: int, reason: object) -> InputDataError
     )
 
 
-def check_indices(stored: NDArray[Any], limit: int, error: Callable[[int], InputDataError]) -> None:
+def check_indices(stored: NDArray[Any], limit: int, error: Callable[[int], Exception]) -> None:
     """Every index must lie in 0 to `limit` - 1; `error` makes the message for the first."""
     if not stored.size:
         return
@@ -213,10 +213,10 @@ def dense_to_block(
             rows, columns = np.nonzero(~np.isfinite(values))
             here = (int(rows[0]), left + int(columns[0]), values[rows[0], columns[0]])
             bad = here if bad is None else min(bad, here, key=lambda item: item[:2])
-        flags = values != 0
-        counts = np.count_nonzero(flags, axis=1).astype(np.int64)
-        flat = np.flatnonzero(flags)
-        columns32 = (flat % tile.shape[1] + left).astype(np.int32)
+        flat = np.flatnonzero(values != 0)
+        starts = np.arange(n + 1) * tile.shape[1]
+        counts = np.diff(np.searchsorted(flat, starts))
+        columns32 = (flat - np.repeat(starts[:-1] - left, counts)).astype(np.int32)
         found.append((counts, columns32, values.ravel()[flat]))
     if bad is not None:
         raise not_finite(where, first + bad[0], bad[1], bad[2])

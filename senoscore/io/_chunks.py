@@ -218,7 +218,7 @@ class _ChunkIndex:
                 return
             try:
                 self._load()
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, OverflowError) as error:
                 raise DamagedError(f"the list of chunks cannot be read ({error})") from error
             self._ready = True
 

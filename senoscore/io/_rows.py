@@ -667,9 +667,7 @@ class CscRows(UnitRows):
     def _unit(self, first: int, last: int) -> CsrBlock:
         if self._tiles is None:
             raise RuntimeError("the matrix was closed while it was read")
-        indptr, indices, data = self._tiles.rows(first, last)
-        view = CsrView(indptr, indices, data, (last - first, self.n_vars))
-        return sparse_to_block(view, first, self.dtype, self.where)
+        return sparse_to_block(self._tiles.rows(first, last), first, self.dtype, self.where)
 
 
 # ---------------------------------------------------------------- a view of a backed AnnData

@@ -12,13 +12,17 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from senoscore.errors import InputDataError
+from senoscore.io._canonical import check_indices, first_bad
 from senoscore.io._chunks import DamagedError, Vector
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _TILE_ENTRIES: Final = 1 << 22
 _BAND_ENTRIES: Final = 1 << 22
@@ -49,6 +53,7 @@ class _Tile(NamedTuple):
     """A group of columns as CSR; arrays in memory, or their offset in the scratch file."""
 
     left: int
+    width: int
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32] | int
     data: NDArray[Any] | int
@@ -61,7 +66,8 @@ class TileStore:
         self._first = first
         self._last = last
         self._dtype = dtype
-        self._memory = memory
+        self._memory = memory // 2  # the rest is for tiles in the making and bands on their way
+        self._band = max(1, min(_BAND_ENTRIES, memory // (32 * (4 + dtype.itemsize))))
         self._tiles: list[_Tile] = []
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
@@ -72,6 +78,7 @@ class TileStore:
     def add(
         self,
         left: int,
+        width: int,
         indptr: NDArray[np.int64],
         indices: NDArray[np.int32],
         data: NDArray[Any],
@@ -89,11 +96,11 @@ class TileStore:
                 begin = self._end
                 self._end += size
         if in_memory:
-            tile = _Tile(left, indptr, indices, data)
+            tile = _Tile(left, width, indptr, indices, data)
         else:
             self._write(indices, begin)
             self._write(data, begin + indices.nbytes)
-            tile = _Tile(left, indptr, begin, begin + indices.nbytes)
+            tile = _Tile(left, width, indptr, begin, begin + indices.nbytes)
         with self._lock:
             self._tiles.append(tile)
 
@@ -109,33 +116,26 @@ class TileStore:
         """Row ranges of about equal numbers of entries."""
         at = first
         while at < last:
-            limit = self._total[at - self._first] + _BAND_ENTRIES
+            limit = self._total[at - self._first] + self._band
             end = int(np.searchsorted(self._total, limit, "right")) - 1 + self._first
             end = min(last, max(at + 1, end), at + (1 << 16))
             yield at, end
             at = end
 
-    def rows(
-        self, first: int, last: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
-        """Rows `first` to `last` as CSR, columns ascending (equal ones in stored order)."""
+    def rows(self, first: int, last: int) -> sparse.csr_matrix:
+        """Some rows, columns ascending (equal ones in stored order)."""
+        from scipy import sparse
+
         a, b = first - self._first, last - self._first
-        indptr = self._total[a : b + 1] - self._total[a]
-        indices = np.empty(int(indptr[-1]), dtype=np.int32)
-        data = np.empty(int(indptr[-1]), dtype=self._dtype)
-        at = indptr[:-1].copy()
+        pieces = []
         for tile in self._tiles:
             lo, hi = int(tile.indptr[a]), int(tile.indptr[b])
-            if lo == hi:
-                continue
-            counts = np.diff(tile.indptr[a : b + 1])
-            begins = tile.indptr[a:b] - lo
-            place = np.repeat(at - begins, counts)
-            place += np.arange(hi - lo)
-            indices[place] = self._part(tile.indices, np.dtype(np.int32), lo, hi)
-            data[place] = self._part(tile.data, self._dtype, lo, hi)
-            at += counts
-        return indptr, indices, data
+            indices = self._part(tile.indices, np.dtype(np.int32), lo, hi)
+            data = self._part(tile.data, self._dtype, lo, hi)
+            indptr = (tile.indptr[a : b + 1] - lo).astype(np.int32)
+            shape = (last - first, tile.width)
+            pieces.append(sparse.csr_matrix((data, indices, indptr), shape=shape, copy=False))
+        return sparse.hstack(pieces, format="csr")
 
     def close(self) -> None:
         """Drop the tiles and the file."""
@@ -180,7 +180,7 @@ class TileStore:
 def transpose(source: CscSource, first: int, last: int, *, memory: int, threads: int) -> TileStore:
     """Read all columns once and keep rows `first` to `last` as tiles.
 
-    `memory` bounds the tiles held; each thread needs a few tiles' worth beside them.
+    `memory` bounds the tiles held and those in the making, as far as stored chunks allow.
     """
     store = TileStore(first, last, source.dtype, memory)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="senoscore-csc")
@@ -203,7 +203,7 @@ def transpose(source: CscSource, first: int, last: int, *, memory: int, threads:
 def _column_groups(source: CscSource, memory: int, threads: int) -> Iterator[tuple[int, int]]:
     """Columns in groups of about equal numbers of entries, not less than a stored chunk."""
     width = 4 + source.dtype.itemsize
-    size = min(_TILE_ENTRIES, max(1, memory // (4 * width * threads)))
+    size = min(_TILE_ENTRIES, max(1, memory // (16 * width * threads)))
     # a tile keeps one pointer per row: it should hold more entries than that
     size = max(size, source.indices.grain, source.data.grain, source.shape[0] // 2, 1)
     n_vars = source.shape[1]
@@ -224,7 +224,7 @@ def _transpose_group(
     indices = _read(source.indices, "indices", lo, hi, left, right)
     _check_rows(source, indices, lo, left, right)
     values = _read(source.data, "data", lo, hi, left, right).astype(source.dtype, copy=False)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if first_bad(values) >= 0:
         _raise_not_finite(source, indices, values, lo, first, last, left, right)
     group = sparse.csc_matrix(
         (
@@ -240,11 +240,10 @@ def _transpose_group(
     indptr = group.indptr[first : last + 1].astype(np.int64) - a
     kept = slice(a, b)
     columns = group.indices[kept].astype(np.int32, copy=False)
-    columns += np.int32(left)
     data = group.data[kept]
     if b - a < len(group.data):  # do not keep the rows that were not asked for
         columns, data = columns.copy(), data.copy()
-    store.add(left, indptr, columns, data)
+    store.add(left, right - left, indptr, columns, data)
 
 
 def _read(part: Vector, name: str, lo: int, hi: int, left: int, right: int) -> NDArray[Any]:
@@ -257,10 +256,11 @@ def _read(part: Vector, name: str, lo: int, hi: int, left: int, right: int) -> N
 
 
 def _check_rows(source: CscSource, indices: NDArray[Any], lo: int, left: int, right: int) -> None:
-    bad = np.flatnonzero((indices < 0) | (indices >= source.shape[0]))
-    if len(bad):
-        column = int(np.searchsorted(source.indptr, lo + bad[0], "right")) - 1
-        raise CscError("index", left, right, (column, int(indices[bad[0]])))
+    def error(i: int) -> CscError:
+        column = int(np.searchsorted(source.indptr, lo + i, "right")) - 1
+        return CscError("index", left, right, (column, int(indices[i])))
+
+    check_indices(indices, source.shape[0], error)
 
 
 def _raise_not_finite(
