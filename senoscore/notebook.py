@@ -6,7 +6,8 @@ Thin: each reads fields, calls functions on arrays, writes fields. Re-exported b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -256,6 +257,201 @@ def burden(
         min_cells=min_cells,
         confidence=confidence,
     )
+
+
+def compare(
+    adata: AnnData | Mapping[str, AnnData],
+    *,
+    condition: str | None = None,
+    age: str | None = None,
+    donor_key: str | None = None,
+    reference: str | None = None,
+    covariates: Sequence[str] = (),
+    subset_key: str | None = None,
+    batch_keys: Sequence[str] | None = None,
+    signatures: str | Sequence[str] | None = None,
+    min_cells: int = BurdenSettings.min_cells,
+    min_donors: int = 3,
+    confidence: float = BurdenSettings.confidence,
+) -> pd.DataFrame:
+    """What differs between conditions or with age, with donors as the replicates.
+
+    For each lineage and signature a donor's mean z is split into shift per cell (the donor's
+    subset means, averaged with the same subset weights for all donors) and composition (its
+    subset shares times the same subset levels), and each is fitted with the condition, age and
+    covariates: weighted least squares, ``weight = 1 / (variance between donors + the donor's
+    sampling variance)``, the former at least the median of the latter, CR2 standard errors and
+    Satterthwaite degrees of freedom (`senoscore.models`). Shares of called cells and of subsets
+    are fitted as overdispersed binomials. Where most donors were seen in several conditions they are
+    their own controls (fixed effects of donors).
+
+    *How to read it*: ``effect`` in ``per_cell`` is by how many z the average cell of a fixed mix of
+    subsets differs; an effect in ``composition`` alone says that there are other cells, not that
+    cells changed. A p-value from few donors needs a large effect; read the interval first. Subsets
+    are coarse (CD4, CD8, Treg, innate-like): with `subset_key` a finer annotation can be held
+    fixed, without it loss of naive cells with age shows as a shift per cell.
+
+    Parameters
+    ----------
+    adata
+        Called cells (`tl.call`), or the score-space AnnData of `senoscore.analyse`; or several of
+        those by name, which are pooled with the data set as a covariate.
+    condition
+        obs column with groups.
+    age
+        obs column of ages: numbers, "65-year-old stage", HsapDv or MmusDv terms, … (`senoscore.ages`).
+    donor_key
+        obs column that names donors; None takes the one that inspection found.
+    reference
+        The condition others are compared with; None takes the one named like a control (healthy,
+        normal, unstimulated, …), else the first.
+    covariates
+        obs columns to adjust for. Text is a grouping, numbers are a slope (averaged over a
+        donor's cells), ages in words are years; ``"C(batch)"`` makes numbers a grouping.
+    subset_key
+        obs column of the subsets that are kept apart; None takes ``t_subset`` in T cells and
+        ``lineage_subset`` elsewhere.
+    batch_keys
+        obs columns checked for coinciding with the condition; None takes those named like
+        batches (assay, batch, dataset, …), () none.
+    signatures
+        Some of the signatures; None all.
+    min_cells
+        A donor with fewer cells of a lineage is left out of it.
+    min_donors
+        Donors each group needs, at least 3.
+    confidence
+        Of the intervals (0-1).
+
+    Returns
+    -------
+    DataFrame, one row per term (and level), lineage, measure and name:
+
+    ``term``, ``level``, ``reference``
+        What is compared: a level of the condition with the reference, or age per 10 years (per
+        year where all are younger than 10).
+    ``lineage``, ``measure``, ``name``
+        ``per_cell``, ``composition`` and ``mean`` of a signature; ``fraction_called`` of a call
+        (senescent; in T cells exhausted, both of these with the cells that are ``both``, and
+        senescent_like); ``fraction_subset`` of a subset. ``all`` for a lineage that cannot be
+        tested.
+    ``effect``, ``effect_low``, ``effect_high``, ``unit``
+        Difference with its interval, in z or log2 odds ratio; NaN where ``note`` says why.
+    ``pvalue``, ``padj``
+        Two-sided (0-1); Benjamini-Hochberg over lineages × names of the same term, level, measure.
+    ``se``, ``df``
+        Standard error and degrees of freedom.
+    ``n_donors_reference``, ``n_donors``, ``n_cells``, ``value_reference``, ``value``
+        Donors in the reference and in the level (or all, for age), their cells, plain means over
+        donors of the value or share.
+    ``log2_depth_ratio``
+        Mean log2 counts per cell, level less reference: scores rise with depth.
+    ``model``, ``design``, ``note``
+        What was fitted; ``paired``, ``between donors`` or ``clustered by donor``; what was left
+        out, and why there is no number.
+
+    Raises
+    ------
+    InputDataError
+        Cells are not scored; a column does not exist; fewer than `min_donors` donors in a group;
+        a condition that coincides with a batch or covariate, or as many coefficients as donors.
+
+    Examples
+    --------
+    >>> import senoscore as sn
+    >>> s = sn.analyse("cohort.h5ad")  # doctest: +SKIP
+    >>> table = sn.tl.compare(s, condition="disease", covariates=["sex", "age"])  # doctest: +SKIP
+    >>> table.query("measure == 'per_cell' and padj < 0.05")  # doctest: +SKIP
+    """
+    from senoscore import compare as comparing
+    from senoscore import design, donors
+
+    if min_donors < design.MIN_DONORS:
+        raise InputDataError(
+            f"min_donors is {min_donors}: fewer than {design.MIN_DONORS} donors a group cannot show "
+            "how donors vary"
+        )
+    obs, z, names, more = _pooled_cells(adata, donor_key)
+    if signatures is not None:
+        wanted = [signatures] if isinstance(signatures, str) else list(signatures)
+        missing = [name for name in wanted if name not in z]
+        if missing:
+            raise InputDataError(f"not scored here: {', '.join(missing)}")
+        z = z[wanted]
+    if subset_key is not None and subset_key not in obs:
+        raise InputDataError(f"obs has no column '{subset_key}' of subsets")
+    passed = np.ones(len(obs), bool)
+    if keys.OBS_QC_PASS in obs:
+        passed = obs[keys.OBS_QC_PASS].to_numpy(bool)
+    plan = design.make_plan(
+        obs,
+        donor=donors.donor_names(names, len(obs)),
+        keep=passed & obs[keys.OBS_LINEAGE].notna().to_numpy(),
+        condition=condition,
+        age=age,
+        reference=reference,
+        covariates=[*covariates, *more],
+        batch_keys=batch_keys,
+        min_donors=min_donors,
+    )
+    return comparing.compare_cells(
+        obs,
+        z,
+        plan,
+        min_cells=min_cells,
+        confidence=confidence,
+        min_donors=min_donors,
+        subset_key=subset_key,
+    )
+
+
+def _pooled_cells(
+    adata: AnnData | Mapping[str, AnnData], donor_key: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series, list[str]]:
+    """obs, z and donor of the cells of one or several data sets, and what tells these apart."""
+    if not isinstance(adata, Mapping):
+        obs = adata.obs
+        if keys.OBS_LINEAGE not in obs:
+            raise InputDataError("obs has no 'lineage': run senoscore.pp.lineages(adata) first")
+        return obs, scores_df(adata, "z"), _donor_column(adata, donor_key), []
+    from senoscore import donors
+
+    frames, scores, names = [], [], []
+    for dataset, one in adata.items():
+        obs, z, donor, _ = _pooled_cells(one, donor_key)
+        cells = pd.Index([f"{dataset}/{cell}" for cell in obs.index])
+        frames.append(
+            obs.astype({c: object for c in obs.columns[obs.dtypes == "category"]})
+            .assign(data_set=dataset)
+            .set_axis(cells)
+        )
+        scores.append(z.set_axis(cells))
+        known = donors.donor_names(donor, len(obs))
+        named = [f"{dataset}/{name}" if name else None for name in known]
+        names.append(pd.Series(named, index=cells, dtype=object))
+    pooled = pd.concat(frames)
+    return pooled, pd.concat(scores), pd.concat(names), ["data_set"] if len(frames) > 1 else []
+
+
+def _donor_column(adata: AnnData, donor_key: str | None) -> pd.Series:
+    if donor_key is None:
+        stored = adata.uns.get(keys.UNS, {}).get("facts")
+        if isinstance(stored, str):
+            donor_key = json.loads(stored)["donor"]["value"]
+        else:
+            from senoscore.inspect import inspect_file
+
+            donor_key = inspect_file(adata).donor.value
+    if donor_key is None:
+        raise InputDataError(
+            "no donor column was found: name it (donor_key=). Without donors there are no replicates: "
+            "cells of one person are not independent"
+        )
+    if donor_key not in adata.obs:
+        raise InputDataError(
+            f"obs has no column '{donor_key}'; it has {', '.join(map(str, adata.obs.columns))}"
+        )
+    return adata.obs[donor_key]
 
 
 def scores_df(

@@ -22,13 +22,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors keys",
-        "settings console",
+        "settings console ages models",
         "io kernels genes signatures fetch",
         "_columns _scales lineages _clustering markers inspect qc null adjust calibration power doublets",
         "inputs streaming",
         "plain scoring annotate",
         "calling",
-        "donors explain certificate protein compare freeze",
+        "donors explain certificate protein design compare targets freeze",
         "_planted simulate",
         "plots plots_explain",
         "report summary export",
