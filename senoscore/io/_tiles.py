@@ -135,6 +135,8 @@ class TileStore:
             indptr = (tile.indptr[a : b + 1] - lo).astype(np.int32)
             shape = (last - first, tile.width)
             pieces.append(sparse.csr_matrix((data, indices, indptr), shape=shape, copy=False))
+        if not pieces:
+            return sparse.csr_matrix((last - first, 0), dtype=self._dtype)
         return sparse.hstack(pieces, format="csr")
 
     def close(self) -> None:
