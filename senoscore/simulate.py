@@ -691,8 +691,8 @@ def simulate(
         exhausted, senescent, both, senescent_like, cycling, neither; NaN outside T cells.
     ``true_t_substate``
         progenitor, terminal, arrested, sasp_high, nk_like, exhausted_senescent, temra, cycling,
-        cycling_exhausted, naive, memory, interferon, activated, treg, mait, gamma_delta; NaN
-        outside T cells.
+        cycling_exhausted (its state is exhausted: cycling vetoes senescence only), naive, memory,
+        interferon, activated, treg, mait, gamma_delta; NaN outside T cells.
     ``true_senescent``
         Whether a senescence programme was planted, in any lineage.
     ``true_doublet``, ``true_low_quality``, ``true_ambient_fraction``
