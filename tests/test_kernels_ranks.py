@@ -364,8 +364,9 @@ def test_damaged_rows_are_refused_and_not_read(scorer: Any) -> None:
     index = make_set_index([([0], 1)])
     with pytest.raises(InputDataError, match="0 to 7 do not fit 5 genes"):
         scorer([0, 2], [0, 7], [1.0, 2.0], 5, index)
-    with pytest.raises(InputDataError, match="-2 to 0 do not fit 5 genes"):
-        scorer([0, 2], np.array([0, -2], np.int32), [1.0, 2.0], 5, index)
+    for integer in (np.int32, np.int64):
+        with pytest.raises(InputDataError, match="-2 to 0 do not fit 5 genes"):
+            scorer([0, 2], np.array([0, -2], integer), [1.0, 2.0], 5, index)
     with pytest.raises(InputDataError, match="never decrease"):
         scorer([0, 2, 1], [0], [1.0], 5, index)
     with pytest.raises(InputDataError, match="promises 3 values, found 2 indices"):
