@@ -365,7 +365,7 @@ def test_temra_has_the_phenotype_but_neither_arrest_nor_loss_of_tcr_signalling(
         assert 0.7 < senescent[gene] < 5
     for gene in ("LAT", "LCP2"):
         assert temra[gene] == pytest.approx(memory[gene], rel=0.35)
-        assert senescent[gene] < 0.6 * memory[gene]
+        assert senescent[gene] < 0.7 * memory[gene]
 
 
 def test_exhausted_cells_have_their_genes_at_literature_levels(clean: anndata.AnnData) -> None:
