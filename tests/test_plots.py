@@ -168,6 +168,16 @@ def test_qc_draws_every_dropped_cell_and_every_limit(s: Any) -> None:
     assert limits == [10.0] * 4
 
 
+def test_qc_of_many_samples_draws_the_largest_and_says_so() -> None:
+    s = score_space.make(400, donors=[f"D{i:02d}" for i in range(20)])
+    (ax,) = pl.qc(s, metrics=["total_counts"], max_groups=3)
+    sizes = s.obs["donor_id"].value_counts()
+    shown = {t.get_text() for t in ax.get_yticklabels()}
+    assert len(shown) == 3
+    assert min(sizes[list(shown)]) >= sizes.drop(list(shown)).max()
+    assert ax.get_title(loc="left") == "the 3 largest of 20 groups"
+
+
 def test_qc_takes_limits_of_its_caller(s: Any) -> None:
     limits = pd.DataFrame({"sample": ["all cells"], "metric": ["genes"], "low": [600.0],
                            "high": [np.inf]})  # fmt: skip

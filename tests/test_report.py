@@ -397,7 +397,7 @@ def test_no_exhausted_cell_is_no_proof_of_none(tmp_path: Path) -> None:
     s.obs["t_state"] = pd.Categorical(state, categories=keys.T_STATES)
     made = report(s, tmp_path / "x", figures=False)
     assert "No T cell is called exhausted." in made.section("exhausted")
-    assert "that does not show that there are none" in made.section("head")
+    assert "That does not show that there are none" in made.section("head")
     assert "exhausted/Which rule fired" not in made.tables
 
 
@@ -442,6 +442,54 @@ def test_an_axis_that_is_not_scored_is_named(tmp_path: Path) -> None:
         made.section("t-cells")
     )
     assert "The surface phenotype of senescence is not scored" in made.section("head")
+
+
+def test_a_state_whose_axis_is_not_scored_cannot_be_judged(tmp_path: Path) -> None:
+    """Mouse: no senescence axis. Zero senescent cells must not read as a finding."""
+    s = score_space.make(200)
+    axis = "t_discriminating_senescence_only"
+    s.X[:, s.var_names.get_loc(axis)] = np.nan
+    s.var.loc[axis, ["status", "reason"]] = ["not scored", "for human only, not mouse"]
+    state = s.obs["t_state"].astype(object)
+    state[state.isin(["senescent", "both"])] = "indeterminate"
+    s.obs["t_state"] = pd.Categorical(state, categories=keys.T_STATES)
+    made = report(s, tmp_path / "x", figures=False)
+    said = made.section("senescent")
+    assert "cannot be judged in this file: for human only, not mouse" in said
+    assert "no cell stands out" not in said
+    head = made.section("head")
+    assert "The senescence axis is not scored: for human only, not mouse." in head
+    assert "No T cell is called senescent" not in head
+
+
+def test_the_depth_certificate_is_told_in_words(tmp_path: Path) -> None:
+    directory = score_space.write_artefacts(score_space.make(100), tmp_path / "x")
+    row = {"depth": 0.5, "lineage": "T", "call": "t_state", "state": "all calls", "n_cells": 1200,
+           "n_kept": 1164, "n_indeterminate": 24, "n_flipped": 12, "frac_kept": 0.97,
+           "frac_indeterminate": 0.02, "frac_flipped": 0.01, "flipped_to": "neither:12",
+           "n_below_range": 0}  # fmt: skip
+    write_tsv(pd.DataFrame([row]), directory / "certificate.tsv")
+    build_report(directory, figures=False)
+    made = read(directory)
+    assert "of 1,200 T calls 97 % stand, 2 % become indeterminate" in made.section("certificate")
+    (rows,) = [v for k, v in made.tables.items() if k.startswith("certificate/")]
+    assert (rows[0]["stand"], rows[0]["change"], rows[0]["into"]) == ("1,164", "12", "neither:12")
+
+
+def test_comparisons_and_unknown_tables_are_shown(tmp_path: Path) -> None:
+    directory = score_space.write_artefacts(score_space.make(100), tmp_path / "x")
+    row = {"term": "condition", "level": "old", "reference": "young", "lineage": "T",
+           "measure": "per_cell", "name": "<b>x</b>", "effect": 0.25, "effect_low": 0.1,
+           "effect_high": 0.4, "unit": "z", "pvalue": 0.002, "padj": 0.03,
+           "n_donors_reference": 4, "n_donors": 5, "note": ""}  # fmt: skip
+    write_tsv(pd.DataFrame([row]), directory / "comparison.tsv")
+    write_tsv(pd.DataFrame({"a": [1.5]}), directory / "something new.tsv")
+    build_report(directory, figures=False)
+    made = read(directory)
+    (shown,) = made.tables["donors/Conditions and ages compared"]
+    assert (shown["effect"], shown["from"], shown["donors"]) == ("0.25", "0.10", "5")
+    assert shown["adjusted p"] == "0.030"
+    assert made.tables["donors/something new.tsv"] == [{"a": "1.50"}]
 
 
 def test_without_donors_nothing_is_compared(tmp_path: Path) -> None:

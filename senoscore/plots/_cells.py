@@ -106,6 +106,7 @@ def qc(
     groupby: str | None = None,
     metrics: Sequence[str] = ("total_counts", "n_genes_by_counts", "pct_counts_mt"),
     limits: pd.DataFrame | None = None,
+    max_groups: int = MAX_GROUPS,
     max_points: int = 4000,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> list[Axes]:
@@ -123,6 +124,8 @@ def qc(
     limits
         Table of limits with the columns `sample`, `metric`, `low` and `high`, as
         `senoscore.qc.judge` makes it; by default the one stored with the scores.
+    max_groups
+        The largest so many groups get a row; the picture says of how many.
     max_points
         At most so many dropped cells are drawn as dots.
     ax
@@ -147,7 +150,7 @@ def qc(
     if (codes < 0).any():
         codes, names = np.where(codes < 0, len(names), codes), [*names, "(not stated)"]
     counts = np.bincount(codes, minlength=len(names))
-    rows, rest = largest_groups(counts, MAX_GROUPS)
+    rows, rest = largest_groups(counts, max_groups)
     passed = (
         s.obs[keys.OBS_QC_PASS].to_numpy(dtype=bool)
         if keys.OBS_QC_PASS in s.obs

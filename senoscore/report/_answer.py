@@ -46,8 +46,10 @@ def headline(
     ]
     if found_elsewhere:
         sentences.append(f"Called senescent in other lineages: {', '.join(found_elsewhere)}.")
-    elif others:
+    elif any(p["not_senescent"] for p in others):
         sentences.append("No cell of another lineage is called senescent.")
+    elif others:
+        sentences.append("No cell of another lineage could be judged.")
     return sentences
 
 
@@ -60,7 +62,7 @@ def cautions(found: Artefacts, t: Mapping[str, Any], donors: Mapping[str, Any]) 
         texts.append(f"No signature could be scored{why}.")
     elif t["n"]:
         texts += [
-            f"{label[0].upper()}{label[1:]} is not scored ({why}): cells cannot be called by it."
+            f"{label[0].upper()}{label[1:]} is not scored: {why}. No cell can be called by it."
             for label, why in t["unscored"]
         ]
     if t["n_passed"]:
@@ -71,12 +73,22 @@ def cautions(found: Artefacts, t: Mapping[str, Any], donors: Mapping[str, Any]) 
                 "indeterminate: “not called” must not be read as “not senescent” or “not "
                 "exhausted”."
             )
-        for state in ("exhausted", "senescent"):
-            if not t["counts"][state] and not t["counts"]["both"] and share < 1:
-                texts.append(
-                    f"No T cell is called {state}. No single cell stands out at this "
-                    "false-discovery rate; that does not show that there are none."
-                )
+        nothing = [
+            state
+            for state, axis in (
+                ("exhausted", "the exhaustion axis"),
+                ("senescent", "the senescence axis"),
+            )
+            if not t["counts"][state]
+            and not t["counts"]["both"]
+            and share < 1
+            and axis not in {label for label, _ in t["unscored"]}
+        ]
+        if nothing:
+            texts.append(
+                f"No T cell is called {' or '.join(nothing)}: none stands out at this "
+                "false-discovery rate. That does not show that there are none."
+            )
     if not donors["names"]:
         texts.append(
             "The file names no donors. Cells of one person are not independent, so groups cannot "
@@ -84,7 +96,7 @@ def cautions(found: Artefacts, t: Mapping[str, Any], donors: Mapping[str, Any]) 
         )
     elif donors["n"] < 3:
         word = "one donor" if donors["n"] == 1 else f"{donors['n']} donors"
-        texts.append(f"Only {word}: what is seen here may be this person's, not the condition's.")
+        texts.append(f"Only {word}: what is seen here may be the donor, not the condition.")
     if fact_value(found, "suspension_type") == "nucleus":
         texts.append("These are nuclei: markers whose RNA is mostly outside the nucleus are low.")
     return texts
@@ -94,11 +106,11 @@ def tiles(found: Artefacts, t: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     tiles = [
         (f"{found.s.n_obs:,}", "cells", ""),
         (f"{int(found.passed.sum()):,}", "passed quality control", ""),
-        (f"{t['n']:,}", "T cells", ""),
+        (f"{t['n_passed']:,}", "T cells that passed", ""),
     ]
     if t["n"]:
         tiles += [
-            (f"{t['counts'][name]:,}", name.replace("_", "-"), plots.T_STATE_COLORS[name])
+            (f"{t['passed'][name]:,}", name.replace("_", "-"), plots.T_STATE_COLORS[name])
             for name in ("exhausted", "senescent", "both", "senescent_like", "indeterminate")
         ]
     return tiles

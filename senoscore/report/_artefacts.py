@@ -102,7 +102,27 @@ def _read_scores(path: Path) -> AnnData:
 
 def _read_tsv(path: Path) -> pd.DataFrame:
     """A table as `write_tsv` writes it: NA is the only missing value, names stay text."""
-    text = {"donor", "lineage", "subset", "sample", "metric", "cell", "signature", "note", "label"}
+    text = {
+        "term",
+        "level",
+        "reference",
+        "state",
+        "call",
+        "flipped_to",
+        "unit",
+        "measure",
+        "name",
+        "design",
+        "donor",
+        "lineage",
+        "subset",
+        "sample",
+        "metric",
+        "cell",
+        "signature",
+        "note",
+        "label",
+    }
     try:
         header = pd.read_csv(path, sep="\t", nrows=0)
         return pd.read_csv(

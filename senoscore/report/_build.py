@@ -16,6 +16,8 @@ from senoscore.report._artefacts import read_artefacts
 from senoscore.report._page import Picture, picture, single, table_of, write_page
 from senoscore.report._sections import (
     calibration_section,
+    certificate_section,
+    comparison_tables,
     coverage_section,
     donors_section,
     file_section,
@@ -71,6 +73,8 @@ def build_report(directory: str | Path, *, title: str | None = None, figures: bo
         "donors": donors,
         "targets": targets_table(found),
         "further": further_tables(found),
+        "comparisons": comparison_tables(found),
+        "certificate": certificate_section(found),
         "coverage": coverage_section(found, figures=figures),
         "calibration": calibration_section(found, figures=figures),
         "provenance": provenance_section(found),

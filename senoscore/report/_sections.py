@@ -27,6 +27,14 @@ from senoscore.report._artefacts import (
 )
 from senoscore.report._page import Picture, Table, cell_text, picture, single, table_of
 
+MAX_SAMPLES: Final = 12
+# the words of `lineage_source`
+_SOURCES: Final[Mapping[str, str]] = {
+    "ontology": "the file's ontology terms",
+    "label": "the file's labels",
+    "fine_label": "its finer labels",
+    "markers": "marker genes",
+}
 _FACT_TITLES: Final[Mapping[str, str]] = {
     "counts": "Raw counts",
     "expression": "Values used",
@@ -103,11 +111,18 @@ def quality_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     made = None
     if figures and measured:
         sample = _sample_key(found)
-        rows = 1 if sample is None else min(plots.MAX_GROUPS, found.s.obs[sample].nunique())
+        rows = 1 if sample is None else min(MAX_SAMPLES, found.s.obs[sample].nunique())
 
         def draw(figure: MplFigure) -> object:
             axes = figure.subplots(len(measured), 1, squeeze=False).ravel()
-            return plots.qc(found.s, groupby=sample, metrics=measured, limits=limits, ax=list(axes))
+            return plots.qc(
+                found.s,
+                groupby=sample,
+                metrics=measured,
+                limits=limits,
+                max_groups=MAX_SAMPLES,
+                ax=list(axes),
+            )
 
         made = picture(
             draw,
@@ -191,8 +206,9 @@ def lineages_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
         "table": table_of(frame, "Lineages", headings={"subsets": "subsets (cells)"}),
         "nowhere": nowhere,
         "sources": [
-            (str(k), int(n))
+            (_SOURCES.get(str(k), str(k)), int(n))
             for k, n in counted(source, ("s", "n")).itertuples(index=False, name=None)
+            if k not in ("unmapped", "ambiguous")
         ],
         "labels": None
         if labels is None
@@ -415,7 +431,8 @@ def targets_table(found: Artefacts) -> Table | None:
 
 _SHOWN_ELSEWHERE: Final = (
     "calibration.tsv", "coverage.tsv", "donors.tsv", "labels.tsv", "lineages.tsv", "pooled.tsv",
-    "t_cells_exhausted.tsv", "t_cells_senescent.tsv", "targets.tsv",
+    "t_cells_exhausted.tsv", "t_cells_senescent.tsv",
+    "certificate.tsv", "targets.tsv",
 )  # fmt: skip
 
 
@@ -424,8 +441,36 @@ def further_tables(found: Artefacts) -> list[Table]:
     return [
         table_of(table, name, file=name, folded=True)
         for name, table in found.tables.items()
-        if name not in _SHOWN_ELSEWHERE and "/" not in name and len(table)
+        if name not in _SHOWN_ELSEWHERE
+        and "/" not in name
+        and len(table)
+        and not _is_comparison(table)
     ]
+
+
+def _is_comparison(table: pd.DataFrame) -> bool:
+    return {"term", "level", "reference", "measure", "effect", "padj"} <= set(table.columns)
+
+
+def comparison_tables(found: Artefacts) -> list[Table]:
+    """Comparisons of conditions and ages, wherever the folder has one."""
+    return [
+        table_of(
+            table,
+            "Conditions and ages compared",
+            columns=[
+                "term", "level", "reference", "lineage", "measure", "name", "effect",
+                "effect_low", "effect_high", "unit", "pvalue", "padj", "n_donors",
+                "n_donors_reference", "note",
+            ],
+            headings={"n_donors": "donors", "n_donors_reference": "donors of reference",
+                      "effect_low": "from", "effect_high": "to"},
+            file=name,
+            folded=len(table) > 40,
+        )
+        for name, table in found.tables.items()
+        if len(table) and _is_comparison(table)
+    ]  # fmt: skip
 
 
 def coverage_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
@@ -467,6 +512,30 @@ def coverage_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
             folded=True,
         ),  # fmt: skip
     }
+
+
+def certificate_section(found: Artefacts) -> dict[str, Any]:
+    """What became of the calls when cells lost molecules."""
+    table = found.table("certificate.tsv")
+    if table is None:
+        return {"sentences": [], "table": None}
+    from senoscore.certificate import ALL_CALLS, sentences
+
+    return {
+        "sentences": sentences(table),
+        "table": table_of(
+            table[table["n_cells"] > 0],
+            f"Call by call (the rows “{ALL_CALLS}” hold every call but indeterminate)",
+            columns=[
+                "depth", "lineage", "call", "state", "n_cells", "n_kept", "n_indeterminate",
+                "n_flipped", "flipped_to",
+            ],
+            headings={"n_kept": "stand", "n_indeterminate": "become indeterminate",
+                      "n_flipped": "change", "flipped_to": "into"},
+            file="certificate.tsv",
+            folded=True,
+        ),
+    }  # fmt: skip
 
 
 def calibration_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:

@@ -44,6 +44,10 @@ STATE_MEANING: Final[Mapping[str, str]] = {
 _KINDS: Final = {"exhausted": ("progenitor", "terminal"), "senescent": ("sasp_high", "nk_like")}
 
 
+def _subset_name(name: str) -> str:
+    return "T (subset not resolved)" if name == "T" else name
+
+
 def t_cells_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     from senoscore import calling
 
@@ -65,7 +69,7 @@ def t_cells_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     cross = pd.DataFrame(
         [
             (
-                name,
+                _subset_name(name),
                 int((good & (subset == name)).sum()),
                 *(int((good & (subset == name) & (state == k)).sum()) for k in keys.T_STATES),
             )
@@ -175,6 +179,8 @@ def _marker_picture(found: Artefacts, state: str) -> Picture | None:
 
 def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str, Any]:
     """What the exhausted and the senescent section have in common."""
+    from senoscore import calling
+
     is_t = found.obs(keys.OBS_LINEAGE) == "T"
     states, subset = found.obs(keys.OBS_T_STATE), found.obs(keys.OBS_T_SUBSET)
     good = is_t & found.passed
@@ -184,7 +190,7 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
         n = int((good & (subset == name)).sum())
         alone = int(((states == state) & (subset == name)).sum())
         two = int(((states == "both") & (subset == name)).sum())
-        rows.append((name, n, alone, two, percent(alone + two, n)))
+        rows.append((_subset_name(name), n, alone, two, percent(alone + two, n)))
     by_subset = pd.DataFrame(rows, columns=["T-cell subset", "n_qc_pass", state, "both", "share"])
     donors = found.table("donors.tsv")
     by_donor = None
@@ -202,6 +208,8 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
             "cells determine the share, not how much donors differ.",
             file="donors.tsv",
         )  # fmt: skip
+    deciding = calling.AXIS_SIGNATURES["exhaustion" if state == "exhausted" else "senescence"]
+    blocked = next((why_not(found, n) for n in deciding if not is_scored(found, n)), "")
     listed = found.table(f"t_cells_{state}.tsv")
     kinds = counted(found.obs("t_substate")[here], ("kind", "n_cells"))
     kinds = kinds[kinds["kind"].isin(_KINDS[state])].reset_index(drop=True)
@@ -252,6 +260,7 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
             folded=True,
             max_rows=25,
         ),  # fmt: skip
+        "blocked": blocked,
         "warnings": _warnings_of_state(found, state),
         "markers": _marker_picture(found, state) if figures else None,
     }
