@@ -32,6 +32,12 @@ rule call:
             category="{dataset}",
             labels={"table": "false positives on random gene sets"},
         ),
+        certificate=report(
+            "<results>/{dataset}/certificate.tsv",
+            caption="../report/certificate.rst",
+            category="{dataset}",
+            labels={"table": "calls at lower depth"},
+        ),
         pooled="<results>/{dataset}/pooled.tsv",
         certificate="<results>/{dataset}/certificate.tsv",
     log:

@@ -9,6 +9,7 @@ rule report:
                 "labels",
                 "coverage",
                 "calibration",
+                "certificate",
                 "pooled",
                 "lineages",
                 "donors",
