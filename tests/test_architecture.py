@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "launch",
         "cli",
+        "__main__",
         "workflow",
     )
 )
