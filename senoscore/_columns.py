@@ -51,6 +51,8 @@ class Table(Protocol):
 
     n: int
     names: list[str]
+    unreadable: list[str]
+    """Columns that were asked for and do not fit the table."""
 
     def column(self, name: str) -> Column | None:
         """Read a column; None where it cannot be used."""
@@ -122,6 +124,13 @@ def is_array(node: Any) -> bool:
     return hasattr(node, "shape") and hasattr(node, "dtype")
 
 
+def _codes(node: Any) -> NDArray[np.int64]:
+    codes = np.asarray(node[...])
+    if codes.dtype.kind not in "iu":
+        raise ValueError(f"codes of type {codes.dtype} are no positions")
+    return codes.astype(np.int64)
+
+
 class GroupTable:
     """obs or var of an h5ad or zarr file, in any encoding since anndata 0.5."""
 
@@ -129,7 +138,10 @@ class GroupTable:
         self._root, self._where = root, where
         self._node = root[where]
         self._compound = is_array(self._node)
+        self.unreadable: list[str] = []
         if self._compound:  # before anndata 0.7: one array of records
+            if not self._node.dtype.names or len(self._node.shape) != 1:
+                raise InputDataError(f"{where} is an array and no table: the file is damaged")
             names = list(self._node.dtype.names or ())
             self._index = "index" if "index" in names else (names[0] if names else "")
             self.n = int(self._node.shape[0])
@@ -147,16 +159,18 @@ class GroupTable:
                 raise InputDataError(f"{where} has no index ({self._index!r} is missing)")
             index = self._node[self._index]
             if not is_array(index):  # a categorical or masked index
-                index = index["codes"] if "codes" in index else index["values"]
+                index = index.get("codes", index.get("values"))
+            if not is_array(index) or len(index.shape) != 1:
+                raise InputDataError(f"the index of {where} is no list of names: damaged file")
             self.n = int(index.shape[0])
         self.names = [name for name in names if name != self._index]
 
     def index(self) -> list[str]:
         if self._compound:
             return [str(v) for v in as_text(self._node[self._index])]
-        column = self._read(self._index, whole=True)
+        column = self._checked(self._index, whole=True)
         if column is None:
-            raise InputDataError(f"the index of {self._where} cannot be read")
+            raise InputDataError(f"the index of {self._where} cannot be read: damaged file")
         if column.codes is None:
             return [str(v) for v in column.values]
         names = np.append(column.values, "")
@@ -165,11 +179,27 @@ class GroupTable:
     def column(self, name: str) -> Column | None:
         if name not in self.names:
             return None
+        return self._checked(name)
+
+    def _checked(self, name: str, *, whole: bool = False) -> Column | None:
+        """A column whose parts fit each other and the table; others are `unreadable`."""
         try:
-            return self._read(name)
-        except (KeyError, OSError, TypeError, ValueError, UnicodeError) as error:
+            column = self._read(name, whole=whole)
+        except (KeyError, OSError, TypeError, ValueError, IndexError, UnicodeError) as error:
             logger.debug("%s/%s cannot be read: %s", self._where, name, error)
-            return None
+            column = None
+        if column is not None:
+            cells = column.values if column.codes is None else column.codes
+            fits = cells.ndim == column.values.ndim == 1 and (
+                column.sampled or len(cells) == self.n
+            )
+            if fits and column.codes is not None and len(cells):
+                fits = int(cells.min()) >= -1 and int(cells.max()) < len(column.values)
+            if not fits:
+                column = None
+        if column is None and name not in self.unreadable:
+            self.unreadable.append(name)
+        return column
 
     def categories(self, name: str) -> list[str] | None:
         if self._compound:
@@ -183,10 +213,12 @@ class GroupTable:
             node = None if node is None or name not in node else node[name]
         elif "codes" in node and "categories" in node:
             node = node["categories"]
-            node = node if is_array(node) else node["values"]
+            node = node if is_array(node) else node.get("values")
         else:
             node = None
-        return None if node is None else [str(v) for v in as_text(node[...])]
+        if not is_array(node) or len(node.shape) != 1:
+            return None
+        return [str(v) for v in as_text(node[...])]
 
     def is_text(self, name: str) -> bool:
         if self._compound:
@@ -197,7 +229,8 @@ class GroupTable:
         if is_array(node):
             legacy = self._node.get("__categories")
             return node.dtype.kind in "OSUT" or (legacy is not None and name in legacy)
-        return "categories" in node or ("values" in node and node["values"].dtype.kind in "bOSUT")
+        values = node.get("values")
+        return "categories" in node or (is_array(values) and values.dtype.kind in "bOSUT")
 
     def _read(self, name: str, *, whole: bool = False) -> Column | None:
         if self._compound:
@@ -212,9 +245,7 @@ class GroupTable:
         if is_array(node):
             categories = self._node.get("__categories")
             if categories is not None and name in categories:  # anndata 0.7
-                return Column(
-                    name, "label", as_text(categories[name][...]), node[...].astype(np.int64)
-                )
+                return Column(name, "label", as_text(categories[name][...]), _codes(node))
             if node.dtype.kind in "OSUT" and node.shape[0] > _TEXT_SAMPLE and not whole:
                 third = _TEXT_SAMPLE // 3
                 middle = (node.shape[0] - third) // 2
@@ -225,9 +256,7 @@ class GroupTable:
             categories = node["categories"]
             if not is_array(categories):
                 categories = categories["values"]
-            return Column(
-                name, "label", as_text(categories[...]), np.asarray(node["codes"][...], np.int64)
-            )
+            return Column(name, "label", as_text(categories[...]), _codes(node["codes"]))
         if "values" in node and "mask" in node:
             values, mask = np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
             if values.dtype.kind == "b":
@@ -241,7 +270,7 @@ class GroupTable:
     def _legacy_categories(self, name: str) -> NDArray[Any] | None:
         uns = self._root.get("uns")
         key = f"{name}_categories"
-        if uns is None or key not in uns:
+        if uns is None or is_array(uns) or key not in uns or not is_array(uns[key]):
             return None
         return np.atleast_1d(as_text(uns[key][...]))
 
@@ -251,6 +280,7 @@ class FrameTable:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
+        self.unreadable: list[str] = []
         self.n = len(frame)
         self.names = [str(c) for c in frame.columns]
 

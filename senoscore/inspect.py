@@ -1029,6 +1029,8 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         raise InputDataError(f"the matrix is empty ({n_obs} cells x {n_vars} genes)")
     hint = _hint(store)
     scales = _scales(store, keys, hint)
+    if not scales:
+        raise InputDataError(f"{', '.join(keys)}: no matrix of numbers can be read")
     counts, expression, scale, x_scale = _matrices(store, scales, given, notes)
     used = counts.value or expression.value
     matrix = store.matrix(used)
@@ -1069,6 +1071,12 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
                 f"protein: obsm has no {key!r} (it has {', '.join(store.obsm) or 'nothing'})"
             )
         protein = Fact(key or None, "given in the configuration")
+    primary = _primary(store.obs, notes)
+    suspension = _suspension(store.obs, notes)
+    if store.obs.unreadable:
+        notes.append(
+            f"obs columns that cannot be read and are left out: {', '.join(store.obs.unreadable)}."
+        )
     return Facts(
         path=store.path,
         n_obs=n_obs,
@@ -1080,8 +1088,8 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         gene_names=gene_names,
         gene_kind=gene_kind,
         organism=organism,
-        is_primary_data=_primary(store.obs, notes),
-        suspension_type=_suspension(store.obs, notes),
+        is_primary_data=primary,
+        suspension_type=suspension,
         embeddings=_embeddings(store, protein.value),
         protein=protein,
         storage=Fact(matrix.storage, f"of {used}"),

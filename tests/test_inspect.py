@@ -716,6 +716,61 @@ def test_a_damaged_file_is_one_sentence(damage: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", ["gone", "number", "group", "short"])
+def test_no_missing_or_misshapen_part_is_more_than_one_sentence(
+    damage: str, tmp_path: Path
+) -> None:
+    adata = build(sparse.csr_matrix(C[:30, :40]), donor=["a", "b", None] * 10, age=range(30))
+    adata.obs["cell_type"] = pd.Categorical(["T cell", "B cell"] * 15)
+    adata.raw = adata
+    adata.layers["counts"] = C[:30, :40]
+    adata.obsm["X_umap"] = np.zeros((30, 2))
+    adata.uns["organism"] = "Homo sapiens"
+    original = write(adata, tmp_path)
+    parts: list[str] = []
+    with h5py.File(original) as file:
+        file.visit(parts.append)
+    assert len(parts) > 30
+    refused = 0
+    for part in parts:
+        path = tmp_path / "damaged.h5ad"
+        path.write_bytes(original.read_bytes())
+        with h5py.File(path, "r+") as file:
+            held = file[part]
+            if damage == "short":
+                if not isinstance(held, h5py.Dataset) or held.shape in ((), (1,)):
+                    continue
+                values, attributes = held[: held.shape[0] // 2], dict(held.attrs)
+                del file[part]
+                file[part] = values
+                file[part].attrs.update(attributes)
+            else:
+                del file[part]
+                if damage == "number":
+                    file[part] = 5
+                elif damage == "group":
+                    file.create_group(part)
+        try:
+            facts = inspect_file(path)
+        except InputDataError as error:
+            assert "\n" not in str(error), part  # noqa: PT017
+            refused += 1
+        else:
+            assert facts.describe(), part
+    assert refused > 5
+
+
+def test_a_column_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    adata = build(C[:60])
+    adata.obs["cell_type"] = pd.Categorical(TYPES)
+    path = write(adata, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["obs/cell_type/codes"][7] = 99
+    facts = inspect_file(path)
+    assert facts.cell_type.value is None
+    assert any("cannot be read and are left out: cell_type" in note for note in facts.notes)
+
+
 def test_zarr_has_the_facts_of_its_h5ad(tmp_path: Path) -> None:
     adata = build(sparse.csr_matrix(C[:60]), donor=["a", "b"] * 30, cell_type=TYPES)
     with warnings.catch_warnings():
