@@ -215,8 +215,15 @@ def _gather(
 
 
 @njit
-def _moments(acc: NDArray[np.int64], base: int, n_null: int) -> tuple[float, float]:
-    """Mean and sum of squared deviations of a signature's null sums, in units of `acc`."""
+def _null_z(
+    acc: NDArray[np.int64], base: int, n_null: int, own: NDArray[np.float64]
+) -> tuple[float, float]:
+    """z of each null set into `own[1:]`, and the mean and standard deviation of the null sums.
+
+    Each null set is measured against the others, as the signature is measured against all: with u
+    its deviation over the root of the summed squares, z = u N sqrt(N - 2) / (N - 1) / sqrt(1 - u^2
+    N / (N - 1)). NaN where it alone is expressed. A standard deviation of 0: none is.
+    """
     total = 0
     for j in range(1, n_null + 1):
         total += acc[base + j]
@@ -224,8 +231,19 @@ def _moments(acc: NDArray[np.int64], base: int, n_null: int) -> tuple[float, flo
     squares = 0.0
     for j in range(1, n_null + 1):
         deviation = acc[base + j] - mean
+        own[j] = deviation
         squares += deviation * deviation
-    return mean, squares
+    if squares <= 0:
+        return mean, 0.0
+    ratio = n_null / (n_null - 1.0)
+    scale = ratio * np.sqrt((n_null - 2.0) / squares)
+    share = ratio / squares
+    # without a branch, so that it is done several at a time
+    for j in range(1, n_null + 1):
+        deviation = own[j]
+        rest = 1.0 - share * deviation * deviation
+        own[j] = deviation * scale / np.sqrt(rest if rest > _NOTHING else np.nan)
+    return mean, np.sqrt(squares / (n_null - 1.0))
 
 
 @njit
@@ -275,6 +293,7 @@ def score_rows(
     n_signatures = usable.shape[1]
     table = np.zeros((2, _SMALL), np.int64)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
+    own = np.empty(n_null + 1)
     for i in range(indptr.shape[0] - 1):
         code = codes[i]
         if code < 0 or totals[i] <= 0:
@@ -291,24 +310,20 @@ def score_rows(
             if not usable[code, s]:
                 continue
             base = s * (n_null + 1)
-            mean, squares = _moments(acc, base, n_null)
-            own = acc[base] - mean
-            score[i, s] = own / UNIT
-            if squares <= 0:
+            mean, sd = _null_z(acc, base, n_null, own)
+            distance = acc[base] - mean
+            score[i, s] = distance / UNIT
+            if sd <= 0:
                 continue
-            z[i, s] = own / np.sqrt(squares / (n_null - 1)) - centres[code, s, 0]
+            z[i, s] = distance / sd - centres[code, s, 0]
             stratum = strata[i]
             if stratum < 0:
                 continue
+            bins = histogram[code, s, stratum]
             for j in range(1, n_null + 1):
-                # each null set is measured against the others, as the signature is
-                deviation = (acc[base + j] - mean) * n_null / (n_null - 1)
-                rest = squares - deviation * deviation * (n_null - 1) / n_null
-                if rest <= squares * _NOTHING:
-                    continue
-                value = deviation / np.sqrt(rest / (n_null - 2)) - centres[code, s, j]
-                b = int(np.floor((value - Z_MIN) * BINS_PER_Z))
-                histogram[code, s, stratum, min(max(b, 0), N_BINS - 1)] += 1
+                value = (own[j] - centres[code, s, j] - Z_MIN) * BINS_PER_Z
+                if value == value:  # NaN is not
+                    bins[int(min(max(value, 0.0), N_BINS - 1.0))] += 1
 
 
 @njit
@@ -332,6 +347,7 @@ def null_z_rows(
     n_signatures = out.shape[1]
     table = np.zeros((2, _SMALL), np.int64)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
+    own = np.empty(n_null + 1)
     for i in range(indptr.shape[0] - 1):
         for s in range(n_signatures):
             for j in range(n_null + 1):
@@ -344,12 +360,9 @@ def null_z_rows(
         )  # fmt: skip
         for s in range(n_signatures):
             base = s * (n_null + 1)
-            mean, squares = _moments(acc, base, n_null)
-            if squares <= 0:
+            mean, sd = _null_z(acc, base, n_null, own)
+            if sd <= 0:
                 continue
-            out[i, s, 0] = (acc[base] - mean) / np.sqrt(squares / (n_null - 1))
+            out[i, s, 0] = (acc[base] - mean) / sd
             for j in range(1, n_null + 1):
-                deviation = (acc[base + j] - mean) * n_null / (n_null - 1)
-                rest = squares - deviation * deviation * (n_null - 1) / n_null
-                if rest > squares * _NOTHING:
-                    out[i, s, j] = deviation / np.sqrt(rest / (n_null - 2))
+                out[i, s, j] = own[j]
