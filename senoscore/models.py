@@ -89,7 +89,7 @@ def between_variance(y: Floats, sampling: Floats, design: Floats) -> float:
     freedom; 0 where the donors vary less than sampling alone would make them.
     """
     freedom = len(y) - rank(design)
-    if freedom <= 0:
+    if freedom <= 0 or not float(np.var(y)) > 0:
         return 0.0
 
     def excess(t: float) -> float:
@@ -99,10 +99,10 @@ def between_variance(y: Floats, sampling: Floats, design: Floats) -> float:
         rest = scaled - q @ (q.T @ scaled)
         return float(rest @ rest) - freedom
 
-    tiny = 1e-12 * max(float(np.var(y)), 1e-300)
+    high = float(np.var(y))
+    tiny = 1e-12 * high
     if excess(tiny) <= 0:
         return 0.0
-    high = max(float(np.var(y)), tiny)
     for _ in range(60):
         if excess(high) <= 0:
             break
@@ -177,7 +177,8 @@ def weighted_fit(
     form = np.diag(np.bincount(clusters, a**2, n_clusters)) - reach @ reach.T
     trace, square = float(np.trace(form)), float((form**2).sum())
     scale = float(c @ c)
-    if len(y) <= design.shape[1] or trace <= _TOLERANCE * scale or variance <= 0:
+    flat = float(residual @ residual) <= _TOLERANCE**2 * float(scaled @ scaled)
+    if len(y) <= design.shape[1] or trace <= _TOLERANCE * scale or flat or variance <= 0:
         return Fit(effect, np.nan, np.nan)
     return Fit(effect, float(np.sqrt(variance)), trace**2 / square)
 
