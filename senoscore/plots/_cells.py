@@ -176,7 +176,7 @@ def qc(
                 out = thin(member[~passed[member]], budget)
                 one.scatter(
                     np.clip(values[out], low, high), row + 0.55 * jitter(len(out)), s=4,
-                    color=DROPPED, linewidth=0, alpha=0.6, rasterized=True, zorder=3,
+                    color=DROPPED, edgecolor="none", alpha=0.6, rasterized=True, zorder=3,
                 )  # fmt: skip
                 for limit in _limits_of(limits, metric, names[group]):
                     if low <= limit <= high:
@@ -380,7 +380,7 @@ def scores(
                 dots = thin(chosen, 1000)
                 one.scatter(
                     np.clip(z[dots], low, high), row + 0.6 * jitter(len(dots)), s=5,
-                    color="#000000", linewidth=0, alpha=0.7, rasterized=True, zorder=5,
+                    color="#000000", edgecolor="none", alpha=0.7, rasterized=True, zorder=5,
                 )  # fmt: skip
             write_y(one, [group_name(names[r]) for r in rows])
             one.xaxis.get_major_locator().set_params(integer=True)
@@ -479,16 +479,17 @@ def _embed_labels(
     # small groups last, on top; cells of no group first
     outside = drawn[~np.isin(codes[drawn], order)]
     ax.scatter(
-        place[outside, 0], place[outside, 1], s=size, color=MISSING_COLOR, linewidth=0,
+        place[outside, 0], place[outside, 1], s=size, color=MISSING_COLOR, edgecolor="none",
         rasterized=True,
     )  # fmt: skip
     quiet = [i for i in order if names[i] in (*BACKGROUND_STATES, "not_senescent")]
+    loud = int(sum(counts[i] for i in order if i not in quiet))
     for i in quiet + sorted((i for i in order if i not in quiet), key=lambda i: -counts[i]):
         chosen = drawn[codes[drawn] == i]
-        called = bool(fixed) and i not in quiet and color != keys.OBS_LINEAGE
+        called = bool(fixed) and i not in quiet and color != keys.OBS_LINEAGE and loud < 3000
         ax.scatter(
             place[chosen, 0], place[chosen, 1], s=size * (2.5 if called else 1.0),
-            color=colors[i], linewidth=0.2 if called else 0, edgecolor="#333333", rasterized=True,
+            color=colors[i], linewidth=0.2, edgecolor="#333333" if called else "none", rasterized=True,
             label=f"_{i}",
         )  # fmt: skip
     labels = [f"{group_name(names[i])} ({counts[i]:,})" for i in order]
@@ -519,7 +520,7 @@ def _embed_values(
     known = drawn[np.isfinite(values[drawn])]
     unknown = drawn[~np.isfinite(values[drawn])]
     ax.scatter(
-        place[unknown, 0], place[unknown, 1], s=size, color=MISSING_COLOR, linewidth=0,
+        place[unknown, 0], place[unknown, 1], s=size, color=MISSING_COLOR, edgecolor="none",
         rasterized=True,
     )  # fmt: skip
     if len(known) == 0:
@@ -528,7 +529,7 @@ def _embed_values(
     known = known[np.argsort(values[known], kind="stable")]
     low, high = np.quantile(values[known], [0.01, 0.99])
     made = ax.scatter(
-        place[known, 0], place[known, 1], s=size, c=values[known], cmap="viridis", linewidth=0,
+        place[known, 0], place[known, 1], s=size, c=values[known], cmap="viridis", edgecolor="none",
         vmin=float(low), vmax=float(high) if high > low else float(low) + 1, rasterized=True,
     )  # fmt: skip
     bar = ax.figure.colorbar(made, ax=ax, shrink=0.6, pad=0.02)

@@ -82,6 +82,18 @@ def _axis_values(s: AnnData, axis: str) -> NDArray[np.float64]:
     return np.asarray(obs_column(s, f"T_{axis}", "t_states"), dtype=np.float64)
 
 
+def _thin_states(
+    cells: NDArray[np.intp], state: NDArray[np.object_], n: int, *, keep: int = 200
+) -> NDArray[np.intp]:
+    """About `n` of the cells: all of a state of at most `keep`, the rest evenly."""
+    if len(cells) <= n:
+        return cells
+    names, counts = np.unique(state[cells].astype(str), return_counts=True)
+    rare = np.isin(state[cells].astype(str), names[counts <= keep])
+    common = thin(cells[~rare], max(1, n - int(rare.sum())))
+    return np.sort(np.concatenate([cells[rare], common]))
+
+
 def t_states(
     s: AnnData,
     *,
@@ -99,8 +111,9 @@ def t_states(
     x, y
         Two of the six axes in `keys.AXES`.
     max_points
-        At most about so many dots. Beyond that, cells with no programme become a grey density and
-        every other state is thinned evenly; the picture says so and the legend counts all cells.
+        Up to so many T cells each is a dot. Beyond that, cells with no programme become a grey
+        density and the others are thinned evenly, rare states not at all; the picture says so and
+        the legend counts all cells.
     ax
         Where to draw.
 
@@ -125,33 +138,31 @@ def t_states(
         low_x, high_x = z_range(across[shown])
         low_y, high_y = z_range(up[shown])
         thinned = int(shown.sum()) > max_points
+        xs, ys = np.clip(across, low_x, high_x), np.clip(up, low_y, high_y)
         notes = []
-        if thinned:
-            ground = np.flatnonzero(shown & np.isin(state, BACKGROUND_STATES))
-            if len(ground):
-                ax.hexbin(
-                    np.clip(across[ground], low_x, high_x), np.clip(up[ground], low_y, high_y),
-                    gridsize=70, bins="log", cmap="Greys", mincnt=1, linewidths=0,
-                    rasterized=True, extent=(low_x, high_x, low_y, high_y), alpha=0.75,
-                )  # fmt: skip
-                notes.append(f"grey: density of {len(ground):,} cells without a programme")
-        order = ("indeterminate", "neither", "senescent_like", "cycling", "exhausted",
-                 "senescent", "both")  # fmt: skip
-        budget = max(1, max_points // 5)
-        for name in order:
-            cells = np.flatnonzero(shown & (state == name))
-            if thinned and name in BACKGROUND_STATES:
-                continue
-            drawn = thin(cells, budget) if thinned else cells
-            if len(drawn) < len(cells):
-                notes.append(f"{len(drawn):,} of {len(cells):,} {name} drawn")
+        ground = np.flatnonzero(shown & np.isin(state, BACKGROUND_STATES))
+        called = np.flatnonzero(shown & ~np.isin(state, BACKGROUND_STATES))
+        drawn = _thin_states(called, state, max_points // 2) if thinned else called
+        if thinned and len(ground):
+            ax.hexbin(
+                xs[ground], ys[ground], gridsize=70, bins="log", cmap="Greys", mincnt=1,
+                linewidths=0, rasterized=True, extent=(low_x, high_x, low_y, high_y), alpha=0.5,
+            )  # fmt: skip
+            notes.append(f"grey: density of {len(ground):,} cells without a programme")
+        if len(drawn) < len(called):
+            notes.append(f"{len(drawn):,} of {len(called):,} other cells drawn")
+        # the more dots, the smaller; the rarer the state, the later it is drawn
+        size = float(np.clip(16 * 1500 / max(1, len(drawn)), 3, 16))
+        for name in sorted(keys.T_STATES, key=lambda n: (n not in BACKGROUND_STATES, -counts[n])):
             quiet = name in BACKGROUND_STATES
+            if thinned and quiet:
+                continue
+            cells = (ground if quiet else drawn)[state[ground if quiet else drawn] == name]
             ax.scatter(
-                np.clip(across[drawn], low_x, high_x), np.clip(up[drawn], low_y, high_y),
-                s=6 if quiet else 16, marker=STATE_SHAPES[name], color=T_STATE_COLORS[name],
-                edgecolor="none" if quiet else "#333333", linewidth=0.25,
-                alpha=0.8 if quiet else 0.9, rasterized=len(drawn) > 200, zorder=2,
-                label=f"_{name}",
+                xs[cells], ys[cells], s=6 if quiet else size, marker=STATE_SHAPES[name],
+                color=T_STATE_COLORS[name], edgecolor="none" if quiet or size < 8 else "#333333",
+                linewidth=0.25, alpha=0.8 if quiet else 0.9,
+                rasterized=len(cells) > 200, zorder=2, label=f"_{name}",
             )  # fmt: skip
         for axis, draw, at in ((x, ax.axvline, 0.99), (y, ax.axhline, 0.99)):
             level = axis_level(s, axis)
@@ -163,7 +174,8 @@ def t_states(
                     xycoords=("data", "axes fraction") if axis == x else ("axes fraction", "data"),
                     xytext=(3, 0) if axis == x else (0, 3), textcoords="offset points",
                     ha="left" if axis == x else "right", va="top" if axis == x else "bottom",
-                    fontsize=8, rotation=90 if axis == x else 0, color="#333333",
+                    fontsize=8, rotation=90 if axis == x else 0, color="#333333", zorder=4,
+                    bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.0},
                 )  # fmt: skip
         ax.set_xlim(low_x, high_x)
         ax.set_ylim(low_y, high_y)
