@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from senoscore.kernels.controls import nearest_in_mean
 from senoscore.kernels.passes import (
     BINS_PER_Z,
     FIX_W,
@@ -99,7 +100,10 @@ class ControlGenes:
         genes = np.flatnonzero(eligible & (means > 0))
         self.genes = genes[np.lexsort((rank[genes], means[genes]))]
         self.means = means[self.genes]
-        self.rank = rank
+        self.order = rank[self.genes]
+        self.place = np.full(len(means), -1, np.int64)
+        self.place[self.genes] = np.arange(len(self.genes))
+        self.barred = np.zeros(len(self.genes), bool)
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -110,13 +114,11 @@ class ControlGenes:
 
     def nearest(self, mean: int, n: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
         """The n genes nearest in mean, nearest first, none of them in `without`."""
-        reach = n + len(without)
-        at = int(np.searchsorted(self.means, mean))
-        low, high = max(0, at - reach), min(len(self.genes), at + reach)
-        window = np.arange(low, high)
-        window = window[~np.isin(self.genes[window], without)]
-        order = np.lexsort((self.rank[self.genes[window]], np.abs(self.means[window] - mean)))
-        return self.genes[window[order[:n]]]
+        places = self.place[without]
+        self.barred[places[places >= 0]] = True
+        found = nearest_in_mean(self.means, self.order, self.barred, mean, n)
+        self.barred[places[places >= 0]] = False
+        return self.genes[found]
 
 
 def draw_sets(
@@ -135,6 +137,7 @@ def draw_sets(
     cell of the lineage expresses has nothing to be matched to and takes no part.
     """
     order = np.argsort(np.asarray(genes.ids, dtype=object))
+    taken = np.empty((len(order), n_null), np.int64)
     drawn: list[NDArray[np.int64]] = []
     weights: list[float] = []
     for k in order:
@@ -144,15 +147,13 @@ def draw_sets(
         pool = controls.nearest(int(means[position]), controls.pool_size(n_null), genes.positions)
         rng = rng_for(seed, genes.name, lineage, genes.ids[k])
         row = rng.permutation(np.resize(pool, n_null))
-        if drawn:
-            taken = np.asarray(drawn)
-            for _ in range(20):
-                clash = np.flatnonzero((taken == row).any(axis=0))
-                if not len(clash):
-                    break
-                partner = rng.integers(0, n_null, len(clash))
-                for a, b in zip(clash, partner, strict=True):
-                    row[a], row[b] = row[b], row[a]
+        for _ in range(20 if drawn else 0):
+            clash = np.flatnonzero((taken[: len(drawn)] == row).any(axis=0))
+            if not len(clash):
+                break
+            for a, b in zip(clash, rng.integers(0, n_null, len(clash)), strict=True):
+                row[a], row[b] = row[b], row[a]
+        taken[len(drawn)] = row
         drawn.append(row)
         weights.append(float(genes.weights[k]))
     return np.asarray(drawn, np.int64).reshape(len(drawn), n_null), np.asarray(weights)
