@@ -104,6 +104,10 @@ def _any_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
     return np.asarray(np.logical_or.reduce([tables[s][1] <= level for s in AXIS_SIGNATURES[axis]]))
 
 
+def _in_doubt(what: str, settings: CallSettings) -> str:
+    return f"{what} at FDR {settings.doubt_fdr:g}, not at {settings.fdr:g}: neither called nor ruled out"
+
+
 def support_padj(
     tables: Tables,
     candidates: NDArray[np.bool_],
@@ -166,7 +170,9 @@ def t_states(
        phenotype it is)
     5. an axis could not be scored (genes not measured): ``indeterminate``
     6. nothing significant, and too shallow for it to have been: ``indeterminate``
-    7. ``neither``
+    7. exhausted, a candidate, or the phenotype arm significant, all at `doubt_fdr` only:
+       ``indeterminate``, for what cannot be called is not ruled out either
+    8. ``neither``
 
     Parameters
     ----------
@@ -195,7 +201,8 @@ def t_states(
     assessed = valid & ~innate & ~treg
     _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
     naive = tables[STEMNESS][0] <= KEPT
-    candidate = assessed & (senescence_q <= fdr) & (tables.p(PHENOTYPE) <= NOMINAL) & ~naive
+    eligible = assessed & (tables.p(PHENOTYPE) <= NOMINAL) & ~naive
+    candidate = eligible & (senescence_q <= fdr)
     phenotype = (assessed & (phenotype_q <= fdr)) | candidate
     cycling = valid & _any_below(tables, "proliferation", fdr)
     support_q, arm = support_padj(tables, candidate, settings, adjust)
@@ -236,6 +243,10 @@ def t_states(
     put(treg, "neither", "regulatory T cell: exhaustion and senescence not assessed")
     shallow = ~powered["exhaustion"] | (~powered["senescence"] & ~innate)
     put(shallow, "indeterminate", "too shallow for either programme to reach significance")
+    doubt = settings.doubt_fdr
+    doubtful = valid & ~treg & (exhaustion_q <= doubt)
+    doubtful |= assessed & ((phenotype_q <= doubt) | ((senescence_q <= doubt) & eligible))
+    put(doubtful, "indeterminate", _in_doubt("a programme", settings))
     put(
         innate,
         "neither",
@@ -279,7 +290,8 @@ def senescence_calls(
     T cells follow their state. Other lineages: the lineage's own signature significant, no cycling
     programme, and support from core senescence (adjusted over the candidates, `adjust`). A
     signature without that support, or beside an interferon or stress response that explains it
-    (CD38, CD40 and CDKN1A answer to both), leaves the cell ``indeterminate``.
+    (CD38, CD40 and CDKN1A answer to both), leaves the cell ``indeterminate``, and so does one that
+    is significant at `doubt_fdr` only.
 
     Returns
     -------
@@ -319,6 +331,7 @@ def senescence_calls(
              f"{signature} (FDR {fdr:g}) with {CORE}{weak}"),
             (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {CORE}{weak}"),
             (~powered, "indeterminate", f"too shallow for {signature} to reach significance"),
+            (q <= settings.doubt_fdr, "indeterminate", _in_doubt(signature, settings)),
             (here, "not_senescent", f"{signature} not significant (FDR {fdr:g}){weak}"),
         )  # fmt: skip
         for cells, value, why in outcomes:
@@ -335,11 +348,11 @@ def senescence_calls(
 
 
 def deciding(lineage: str) -> tuple[str, ...]:
-    """The signatures whose p-values can change the call of a cell of this lineage."""
+    """The signatures whose z or p-value can change the call of a cell of this lineage."""
     axes: tuple[str, ...] = ("proliferation", "interferon", "stress")
     if lineage == "T":
         axes = ("senescence", "exhaustion", *axes)
-        own: tuple[str, ...] = (PHENOTYPE, *SUPPORT_ARMS.values())
+        own: tuple[str, ...] = (PHENOTYPE, STEMNESS, *SUPPORT_ARMS.values())
     else:
         own = (OTHER_LINEAGES[lineage], CORE)
     return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)

@@ -30,7 +30,9 @@ from senoscore.null import (
     MIN_CELLS_PER_STRATUM,
     Plan,
     VotingGenes,
+    align_depth,
     depth_strata,
+    null_medians,
     p_values,
 )
 from senoscore.settings import CallSettings
@@ -258,8 +260,9 @@ def _judge_thinned(
         return pd.DataFrame(values, index=cells.index, columns=list(plan.signatures))
 
     pvalue = frame(p_values(z, codes, joined, everything))
+    aligned = frame(align_depth(z, codes, joined, null_medians(everything)))
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
-    tables = calling.Tables(frame(z), pvalue, thresholds.adjusted(pvalue, lineage))
+    tables = calling.Tables(aligned, pvalue, thresholds.adjusted(pvalue, lineage))
     calls = calling.verdicts(
         tables, cells, frame(seen), settings=settings, adjust=thresholds.adjust
     )

@@ -102,6 +102,10 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             "The same for the support arms of senescence (arrest, TCR-signalling loss, SASP).",
             {"gt": 0, "lt": 1},
         ),
+        "doubt_fdr": (
+            "A cell that would be called at this rate, but not at 'fdr', is 'indeterminate', not 'neither'.",
+            {"gt": 0, "le": 1},
+        ),
         "on_cp10k": (
             "A cell too shallow to show a programme whose genes are at this level (counts per 10,000) "
             "is 'indeterminate', not 'neither'.",

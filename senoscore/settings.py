@@ -79,6 +79,7 @@ class CallSettings:
 
     fdr: float = 0.05
     support_fdr: float = 0.05
+    doubt_fdr: float = 0.25
     on_cp10k: float = 2.0
 
 
