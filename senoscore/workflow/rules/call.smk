@@ -39,7 +39,6 @@ rule call:
             labels={"table": "calls at lower depth"},
         ),
         pooled="<results>/{dataset}/pooled.tsv",
-        certificate="<results>/{dataset}/certificate.tsv",
     log:
         "<logs>/{dataset}/call.log",
     threads: 2
