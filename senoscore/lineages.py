@@ -188,10 +188,9 @@ def map_label(label: str) -> Verdict:
         return _DOUBLET
     if text in rules.exact:
         return rules.exact[text]
-    by_name = _ontology()[1]
-    if text in by_name:
-        found = by_name[text]
-        return Verdict(found.lineage, found.subset)
+    term = _ontology()[1].get(text)
+    if term is not None and term.subset != "other":
+        return term
     for pattern in rules.noise:
         text = pattern.sub(" ", text)
     rest = text = " ".join(text.split())
@@ -211,6 +210,8 @@ def map_label(label: str) -> Verdict:
                 return entry
         subsets = {entry.subset for entry in hits} - {lineage}
         return Verdict(lineage, subsets.pop() if len(subsets) == 1 else lineage)
+    if term is not None:  # a tissue cell without a group of its own
+        return term
     for pattern, entry in rules.weak:
         if pattern.search(text):
             return entry

@@ -147,6 +147,13 @@ LABELS: dict[str, dict[str, tuple[str, str]]] = {
         "Stromal B": ("other", "stromal"),
         "T-bet+ B cells": ("B", "B"),
         "Tumor cells": ("other", "tumour"),
+        "T.8Nve.Sp": ("T", "CD8"),
+        "B.GC.CB.Sp": ("B", "germinal_centre"),
+        "MF.Alv.Lu": ("mono_mac", "macrophage"),
+        "GN.BM": ("neutrophil", "neutrophil"),
+        "Interstitial Mph perivascular": ("mono_mac", "macrophage"),
+        "EC arterial": ("other", "endothelial"),
+        "Multiciliated (non-nasal)": ("other", "epithelial"),
         "NK1.1+ T cells": ("T", "T"),
         "non-T cells": ("unmapped", ""),
     },
@@ -161,6 +168,10 @@ LABELS: dict[str, dict[str, tuple[str, str]]] = {
         "CD4-CD8- T cells": ("T", "other"),
         "4.6a-Treg": ("T", "Treg"),
         "8.1-Teff": ("T", "T"),
+        "HLA-DR+ T": ("T", "T"),
+        "gamma/delta T": ("T", "innate_like"),
+        "NKdim": ("NK", "CD56dim"),
+        "T4": ("T", "CD4"),
     },
     "two lineages": {
         "T/NK": ("ambiguous", ""),
@@ -195,6 +206,31 @@ LABELS: dict[str, dict[str, tuple[str, str]]] = {
 )
 def test_a_label_names_its_lineage(label: str, expected: tuple[str, str]) -> None:
     assert tuple(map_label(label)) == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("CD83_CD14_mono", ("mono_mac", "monocyte")),
+        ("CD86+ macrophage", ("mono_mac", "macrophage")),
+        ("CD45+", ("ambiguous", "")),
+        ("CD45-", ("unmapped", "")),
+        ("CD40+ B", ("B", "B")),
+        ("CD48 NK", ("NK", "NK")),
+        ("CD81 epithelial", ("other", "epithelial")),
+        ("CD4T2", ("T", "CD4")),
+        ("CD8Tex", ("T", "CD8")),
+    ],
+)
+def test_cd83_is_not_cd8(label: str, expected: tuple[str, str]) -> None:
+    """A pattern that let digits follow CD4 and CD8 took CD45+ and CD83+ cells for T cells."""
+    assert tuple(map_label(label)) == expected
+
+
+def test_a_lectin_or_a_place_in_the_name_is_no_cell_type() -> None:
+    assert map_label("DC-SIGN+ macrophage").lineage == "mono_mac"
+    assert map_label("intraepithelial T cells").lineage == "T"
+    assert map_label("liver-resident NK").lineage == "NK"
 
 
 @given(st.text(max_size=60))

@@ -113,7 +113,10 @@ ROOTS: tuple[tuple[str, str, str], ...] = (
 )
 
 # Terms whose nearest roots disagree, decided by hand.
-DECIDED: dict[str, tuple[str, str]] = {}
+DECIDED: dict[str, tuple[str, str]] = {
+    # CD141-positive myeloid dendritic cell: also below the plasmacytoid one, which it is not
+    "CL:0002394": ("DC", "cDC"),
+}
 
 # Where the roots agree on the lineage, the subset that comes first here is kept.
 SUBSET_ORDER = (
