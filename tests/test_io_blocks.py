@@ -9,6 +9,7 @@ import shutil
 import threading
 import tracemalloc
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from scipy import sparse
 
 from senoscore.errors import InputDataError
 from senoscore.io import _rows, _tiles
-from senoscore.io._chunks import H5Vector, fletcher32
+from senoscore.io._chunks import H5Vector, Pipeline, fletcher32
 from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
 
 N_OBS, N_VARS = 61, 47
@@ -484,6 +485,62 @@ def test_any_block_size_threads_chunks_and_rows_give_the_same_bytes(
             np.testing.assert_array_equal(getattr(stored, name), getattr(before, name))
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, 40])
+@pytest.mark.parametrize("part", [4, 12, 1 << 19])
+def test_disorder_is_found_wherever_the_work_is_cut(tmp_path: Path, chunk: int, part: int) -> None:
+    """Each pair of neighbours swapped once: no seam between chunks or tasks goes unseen."""
+    rows = sparse.csr_matrix(np.arange(1.0, 41)[None, :].repeat(2, 0))
+    expected = sparse.vstack([rows] * 20, format="csr")
+    swapped = expected.copy()
+    for row in range(40):
+        k = row * 40 + row % 39
+        for values in (swapped.indices, swapped.data):
+            values[k], values[k + 1] = values[k + 1], values[k]
+    path = write_file(tmp_path / "a.h5ad", swapped, chunk=chunk)
+    with parts_of(part), open_blocks(path) as blocks:
+        identical(list(blocks.iter_blocks(block_size=1, threads=2)), expected, 0)
+        identical(list(blocks.iter_blocks(block_size=9, threads=2)), expected, 0)
+
+
+@pytest.mark.parametrize("part", [4, 12, 1 << 19])
+def test_the_first_bad_value_is_named_wherever_the_work_is_cut(tmp_path: Path, part: int) -> None:
+    x = sparse.csr_matrix(np.ones((2, 40)))
+    for k in range(0, 40, 3):
+        x.data[-1 - k] = np.nan
+        path = write_file(tmp_path / "a.h5ad", x, chunk=7)
+        with (
+            parts_of(part),
+            open_blocks(path) as blocks,
+            pytest.raises(InputDataError, match=f"row 1, column {39 - k} holds nan"),
+        ):
+            list(blocks.iter_blocks(threads=2))
+
+
+def test_a_chunk_that_many_blocks_share_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = counts().astype("float32")
+    path = write_file(tmp_path / "a.h5ad", x, chunk=200, compression="gzip")
+    decoded = []
+    real = Pipeline.decode
+    monkeypatch.setattr(Pipeline, "decode", lambda *a: (decoded.append(1), real(*a))[1])
+    with open_blocks(path) as blocks:
+        same(joined(blocks.iter_blocks(block_size=1, threads=2)), x)
+    assert len(decoded) == 2 * -(-x.nnz // 200) + 1  # data and indices; indptr
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+def test_any_sequence_of_row_ranges(tmp_path: Path, storage: str) -> None:
+    """What one pass keeps for the next must not narrow it."""
+    x = counts().astype("float32")
+    stored = x.toarray() if storage == "dense" else x.asformat(storage)
+    chunk = (17, 10) if storage == "dense" else 100
+    path = write_file(tmp_path / "a.h5ad", stored, chunk=chunk, compression="gzip")
+    with open_blocks(path) as blocks:
+        for a, b in [(10, 20), (12, 15), (0, N_OBS), (50, N_OBS), (5, 5)]:
+            same(joined(blocks.iter_blocks(block_size=4, rows=(a, b))), x[a:b])
+
+
 def test_csc_beyond_its_memory_goes_through_a_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +687,10 @@ def test_backed_anndata_and_its_views(tmp_path: Path, storage: str, mode: Any) -
     with open_blocks(view) as blocks:
         same(joined(blocks.iter_blocks(block_size=4, rows=(3, 11)), 3), x[keep][3:11, [5, 1, 30]])
     same(joined(open_blocks(view, matrix="raw.X").iter_blocks(block_size=4), 50), raw[keep])
+    if mode == "r+" and storage != "dense":
+        backed.file["X/data"][0] = 99  # not on disk yet
+        (block,) = open_blocks(backed).iter_blocks()
+        assert block.data.max() == 99
     with pytest.raises(InputDataError, match="cells in the file's order"):
         open_blocks(backed[[3, 2]])
     backed.file.close()
@@ -753,9 +814,10 @@ def test_sums_that_overflow_are_not_mistaken_for_infinite_values() -> None:
 
 
 @pytest.mark.parametrize("storage", ["csr", "csc"])
-@pytest.mark.parametrize("value", [-1, 999, 2**31 - 1])
+@pytest.mark.parametrize("value", [-1, "first beyond", 999, 2**31 - 1])
 @pytest.mark.parametrize("place", ["file", "memory"])
-def test_indices_out_of_range(tmp_path: Path, storage: str, value: int, place: str) -> None:
+def test_indices_out_of_range(tmp_path: Path, storage: str, value: Any, place: str) -> None:
+    value = (N_VARS if storage == "csr" else N_OBS) if value == "first beyond" else value
     x = counts().astype("float32").asformat(storage)
     x.indices[x.indptr[20]] = value
     source: Any = x
@@ -879,8 +941,6 @@ def test_a_missing_dense_chunk_is_its_fill_value(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_inflates_to_too_much_is_refused(tmp_path: Path) -> None:
-    import zlib
-
     path = write_file(tmp_path / "a.h5ad", counts().astype("f4"), compression="gzip")
     with h5py.File(path, "r+") as file:
         file["X/data"].id.write_direct_chunk((100,), zlib.compress(bytes(50_000_000)))
@@ -889,6 +949,18 @@ def test_a_chunk_that_inflates_to_too_much_is_refused(tmp_path: Path) -> None:
         list(open_blocks(path).iter_blocks())
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("cut", [4, 40])
+def test_a_chunk_that_ends_early_is_refused(tmp_path: Path, cut: int) -> None:
+    """Also when all values are there and only the checksum is cut off."""
+    x = counts().astype("f4")
+    path = write_file(tmp_path / "a.h5ad", x, compression="gzip")
+    with h5py.File(path, "r+") as file:
+        content = zlib.compress(x.data[100:200].tobytes())
+        file["X/data"].id.write_direct_chunk((100,), content[:-cut])
+    with pytest.raises(InputDataError, match="X/data in .* a chunk ends after"):
+        list(open_blocks(path).iter_blocks())
 
 
 def test_every_truncation_is_one_sentence(tmp_path: Path) -> None:
