@@ -239,6 +239,20 @@ def test_memory_and_time_grow_with_the_input_and_the_attempt(tmp_path: Path) -> 
     )
 
 
+def test_memory_follows_cells_and_depth_where_they_are_known(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.json"
+
+    def asked(n_obs: int, nnz: int | None) -> int:
+        facts.write_text(json.dumps({"n_obs": n_obs, "n_vars": 20_000, "nnz": {"value": nnz}}))
+        return mem_mb(Wildcards(), ["source.h5ad", str(facts)], 1)
+
+    # measured: 840 MB for 40 000 cells x 20 000 genes with 700 genes a cell
+    assert 1000 < asked(40_000, 40_000 * 700) < 2000
+    assert asked(10**6, 10**6 * 700) < 16_000
+    assert asked(40_000, 40_000 * 7000) > asked(40_000, 40_000 * 700)
+    assert asked(40_000, None) > asked(40_000, 40_000 * 7000)
+
+
 def test_no_stray_path_matches_a_data_set() -> None:
     plan = Plan({"datasets": {"a.b": "x", "c": "y"}})
     pattern = re.compile(plan.datasets())
