@@ -21,7 +21,7 @@ EXHAUSTION = AXIS_SIGNATURES["exhaustion"][0]
 HOSTILE = (
     "<script>alert(1)</script>",
     "\"quoted\" & 'quoted'",
-    "$x_{1}$ \\frac{$",
+    "$x_{1}$ $\\bad{$",
     "日本語 Ünïcode 🧬",
     "_starts_with_underscore",
     "a very long label " * 12,

@@ -140,6 +140,20 @@ def test_the_states_are_counted_right(s: Any, page: Page) -> None:
         assert number(row["passed quality control"]) == int((good["t_state"] == row["state"]).sum())
 
 
+def test_cells_without_a_lineage_are_counted_apart(tmp_path: Path) -> None:
+    s = score_space.make(200)
+    lost = np.arange(200) % 10 == 0
+    for column in ("lineage", "t_state", "senescence_call"):
+        s.obs.loc[lost, column] = None
+    source = np.where(lost, "unmapped", "label").astype(object)
+    source[:20:10] = "ambiguous"
+    s.obs["lineage_source"] = pd.Categorical(source)
+    said = report(s, tmp_path / "x", figures=False).section("lineages")
+    assert "Source: the file's labels (180 cells)." in said
+    assert "20 cells have no lineage" in said
+    assert "unmapped" not in said
+
+
 def test_the_first_sentence_answers_the_question(s: Any, page: Page) -> None:
     good = s.obs[s.obs["qc_pass"] & (s.obs["lineage"] == "T")]
     counts = good["t_state"].value_counts()

@@ -175,7 +175,8 @@ def lineages_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
             rows.append(
                 (LINEAGE_NAMES[name], int(here.sum()), int((here & found.passed).sum()), text)
             )
-    nowhere = int(sum(v is None for v in lineage))
+    has_lineage = np.array([v is not None for v in lineage], dtype=bool)
+    nowhere = int((~has_lineage).sum())
     frame = pd.DataFrame(rows, columns=["lineage", "n_cells", "n_qc_pass", "subsets"])
     labels = found.table("labels.tsv")
     pictures = []
@@ -207,8 +208,7 @@ def lineages_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
         "nowhere": nowhere,
         "sources": [
             (_SOURCES.get(str(k), str(k)), int(n))
-            for k, n in counted(source, ("s", "n")).itertuples(index=False, name=None)
-            if k not in ("unmapped", "ambiguous")
+            for k, n in counted(source[has_lineage], ("s", "n")).itertuples(index=False, name=None)
         ],
         "labels": None
         if labels is None
