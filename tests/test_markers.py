@@ -1,4 +1,9 @@
-"""Lineages from markers, against the labels of authors who did not use our table."""
+"""Lineages from markers, against the labels of authors who did not use our table.
+
+The levels and thresholds were set with three of these files in view (pbmc3k, kang2018, zilionis),
+so their agreement guards against change; it is no estimate for a file nobody has seen. What speaks
+for other files is that levels may be wrong by a factor of three without changing much.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +94,21 @@ def test_markers_agree_with_the_authors_when_labels_are_hidden(
     assert agreement(found, called(found)) >= least
 
 
+def test_levels_that_are_wrong_by_a_factor_of_three_change_little(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    wrong = tuple(
+        m._replace(level=m.level * 3 ** rng.uniform(-1, 1)) for m in read_markers("human")
+    )
+    names = ("zilionis_nsclc300", "pbmc3k_labelled", "symphony_pbmc1200_lognorm")
+    before = [agreement(case(data, name), called(case(data, name))) for name in names]
+    monkeypatch.setattr(markers, "read_markers", lambda _: wrong)
+    after = [agreement(case(data, name), called(case(data, name))) for name in names]
+    assert after != before
+    assert np.abs(np.subtract(after, before)).max() < 0.03
+
+
 def test_every_immune_type_of_the_lung_tumour_is_found(data: Path) -> None:
     found = case(data, "zilionis_nsclc300")
     got = called(found)
@@ -126,7 +146,7 @@ def test_too_few_marker_genes_give_no_lineage(data: Path) -> None:
     assert set(called(found)) == {None}
 
 
-# genes that are in no list of markers
+# genes that are in no list of markers; chosen after seeing which genes mark the clusters of this file
 HELD_OUT = {
     "T": "Thy1",
     "B": "Iglc2",
