@@ -154,6 +154,14 @@ def test_cells_without_a_lineage_are_counted_apart(tmp_path: Path) -> None:
     assert "unmapped" not in said
 
 
+def test_many_cells_without_a_lineage_are_a_warning(tmp_path: Path) -> None:
+    s = score_space.make(100)
+    for column in ("lineage", "t_state", "senescence_call"):
+        s.obs.loc[np.arange(100) < 30, column] = None
+    head = report(s, tmp_path / "x", figures=False).section("head")
+    assert "30 of 100 cells have no lineage" in head
+
+
 def test_the_first_sentence_answers_the_question(s: Any, page: Page) -> None:
     good = s.obs[s.obs["qc_pass"] & (s.obs["lineage"] == "T")]
     counts = good["t_state"].value_counts()
@@ -397,7 +405,7 @@ def test_the_title_is_escaped(s: Any, tmp_path: Path) -> None:
 def test_without_t_cells_the_report_says_what_cannot_be_said(tmp_path: Path) -> None:
     made = report(score_space.make(150, lineages=("B", "mono_mac")), tmp_path / "x")
     check_form(made)
-    assert "No T cell was found among 150 cells" in made.section("head")
+    assert "No T cell was identified among 150 cells" in made.section("head")
     assert "Nothing can be said about T-cell exhaustion" in made.section("t-cells")
     assert "No T cells, hence nothing to say." in made.section("exhausted")
     assert "No T cells, hence nothing to say." in made.section("senescent")

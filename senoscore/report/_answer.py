@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from senoscore import plots
+from senoscore import keys, plots
 from senoscore.plots import percent
-from senoscore.report._artefacts import Artefacts, counted, fact_value
+from senoscore.report._artefacts import Artefacts, fact_value
 
 
 def headline(
@@ -19,7 +18,7 @@ def headline(
     sentences = []
     if not t["n"]:
         sentences.append(
-            f"No T cell was found among {found.s.n_obs:,} cells: T-cell exhaustion and senescence "
+            f"No T cell was identified among {found.s.n_obs:,} cells: T-cell exhaustion and senescence "
             "cannot be judged in this file."
         )
     elif not t["n_passed"]:
@@ -56,10 +55,20 @@ def headline(
 def cautions(found: Artefacts, t: Mapping[str, Any], donors: Mapping[str, Any]) -> list[str]:
     """What must not be read into the numbers of this file."""
     texts = []
-    if not found.s.layers or not np.isfinite(np.asarray(found.s.X)).any():
-        reasons = counted(found.s.var.get("reason", pd.Series(dtype=object)), ("reason", "n"))
-        why = f": {reasons['reason'].iloc[0]}" if len(reasons) else ""
-        texts.append(f"No signature could be scored{why}.")
+    lost = sum(v is None for v in found.obs(keys.OBS_LINEAGE))
+    if lost >= 0.2 * found.s.n_obs:
+        texts.append(
+            f"{lost:,} of {found.s.n_obs:,} cells have no lineage: neither labels nor markers say "
+            "what they are, so that they are not scored. Name the column of cell types in the "
+            "config (dataset.cell_type) if there is one."
+        )
+    if not np.isfinite(np.asarray(found.s.X)).any():
+        reasons = {str(r) for r in found.s.var.get("reason", ()) if r}
+        texts.append(
+            f"No signature could be scored: {next(iter(reasons))}."
+            if len(reasons) == 1
+            else "No signature could be scored; the section on signatures says why for each."
+        )
     elif t["n"]:
         texts += [
             f"{label[0].upper()}{label[1:]} is not scored: {why}. No cell can be called by it."

@@ -178,6 +178,6 @@ def _summary_picture(frame: pd.DataFrame, *, limit: int = 60) -> Picture:
         alt=f"T-cell states of {len(rows)} data sets as shares of their T cells.",
         caption="One bar per data set: the states of its T cells that passed quality control; "
         "their number stands beside the bar. Data sets differ in tissue, depth and sorting: a "
-        "large indeterminate share means shallow data, not healthy donors."
+        "large indeterminate share means shallow data or unmeasured genes, not healthy donors."
         + (f" The first {limit}; {more:,} more are in the table." if more else ""),
     )
