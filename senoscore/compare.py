@@ -378,7 +378,9 @@ def _lineage_rows(
             if data is None or (measure == "composition" and len(subsets) == 1):
                 continue
             rows += [
-                _mean_row(state, k, data, common, measure, str(signature), depth, confidence)
+                _mean_row(
+                    state, k, data, enough, common, measure, str(signature), depth, confidence
+                )
                 for k in alive
             ]
     shares = {("fraction_called", call): hits for call, hits in _called(name, obs).items()}
@@ -482,6 +484,7 @@ def _mean_row(
     state: _Lineage,
     index: int,
     data: Values,
+    enough: NDArray[np.bool_],
     common: Mapping[str, Any],
     measure: str,
     name: str,
@@ -489,7 +492,12 @@ def _mean_row(
     confidence: float,
 ) -> dict[str, Any]:
     plan, term = state.plan, state.plan.terms[index]
-    cases = state.cases(index, np.isfinite(data.y) & np.isfinite(data.sampling))
+    known = np.isfinite(data.y) & np.isfinite(data.sampling)
+    if lost := len(set(plan.donor[enough]) - set(plan.donor[known])):
+        few = "of the main subsets" if measure == "per_cell" else "with this score"
+        told = f"{lost} donors with too few cells {few} left out"
+        common = {**common, "notes": [*common["notes"], told]}
+    cases = state.cases(index, known)
     unit = "z" if term.reference else f"z {term.level}"
     if cases.reason:
         return _row(plan, term, common, measure, name, unit=unit, note=cases.reason)
@@ -529,6 +537,8 @@ def _share_row(
     fit = models.fit_shares(
         hits[at], n[at].astype(np.float64), cases.shares, cases.shares_at, cases.clusters
     )
+    if not np.isfinite(fit.se):
+        facts["note"] = "no finite odds ratio"
     scaled = models.Fit(fit.effect / np.log(2), fit.se / np.log(2), fit.df)
     return _row(
         plan, term, common, measure, name, unit=unit, **_numbers(scaled, confidence), **facts

@@ -27,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-9
+_LARGEST_LOGIT = 30.0
 
 
 class Fit(NamedTuple):
@@ -217,7 +219,8 @@ def fit_shares(
 
     Returns
     -------
-    `Fit` on the scale of natural log odds; undetermined where no cell is called, or every one is.
+    `Fit` on the scale of natural log odds; undetermined where no cell is called, or every one is,
+    or the likelihood has no maximum.
     """
     n_units, n_columns = design.shape
     overall = float(hits.sum() / n.sum())
@@ -230,22 +233,15 @@ def fit_shares(
     if freedom <= 0:
         return UNDETERMINED
     rho = floor = 1.0 / float(np.median(m))
-    eta = np.full(n_units, np.log(overall / (1 - overall)))
-    working, weights, mean = eta, m, share
+    start = np.log(share / (1 - share))
+    root = np.sqrt(m * share * (1 - share))
+    beta = np.linalg.lstsq(design * root[:, None], start * root, rcond=None)[0]
     for _ in range(25):
-        for _ in range(50):
-            mean = 1 / (1 + np.exp(-eta))
-            slope = mean * (1 - mean)
-            weights = m / (1 + (m - 1) * rho) * slope
-            working = eta + (share - mean) / slope
-            root = np.sqrt(weights)
-            beta = np.linalg.lstsq(design * root[:, None], working * root, rcond=None)[0]
-            new = np.clip(design @ beta, -30, 30)
-            done = float(np.abs(new - eta).max()) < 1e-9
-            eta = new
-            if done:
-                break
-        mean = 1 / (1 + np.exp(-eta))
+        found = _logistic(share, m / (1 + (m - 1) * rho), design, beta)
+        if found is None:
+            return UNDETERMINED
+        beta = found
+        mean = expit(design @ beta)
         square = (share - mean) ** 2 / (mean * (1 - mean)) * m
         better = max(_correlation(square, m, freedom), floor)
         if abs(better - rho) < 1e-7:
@@ -253,11 +249,41 @@ def fit_shares(
         rho = better
     slope = mean * (1 - mean)
     weights = m / (1 + (m - 1) * rho) * slope
-    working = eta + (share - mean) / slope
+    working = design @ beta + (share - mean) / slope
     fit = weighted_fit(working, weights, design, coefficient, clusters)
     bread = np.linalg.inv((design * weights[:, None]).T @ design)[coefficient]
     counting = float((((design @ bread) * weights) ** 2 / (m * slope)).sum())
     return fit._replace(se=max(fit.se, float(np.sqrt(counting))))
+
+
+def _logistic(share: Floats, weights: Floats, design: Floats, beta: Floats) -> Floats | None:
+    """Weighted logistic regression by Newton steps, halved until the likelihood rises.
+
+    None where it has no maximum within odds of 1 to 10^13.
+    """
+
+    def likelihood(b: Floats) -> float:
+        eta = design @ b
+        return float((weights * (share * eta - np.logaddexp(0, eta))).sum())
+
+    value = likelihood(beta)
+    for _ in range(100):
+        eta = design @ beta
+        if float(np.abs(eta).max()) > _LARGEST_LOGIT:
+            return None
+        mean = expit(eta)
+        root = np.sqrt(weights * mean * (1 - mean))
+        gradient = weights * (share - mean) / np.maximum(root, 1e-300)
+        step = np.linalg.lstsq(design * root[:, None], gradient, rcond=None)[0]
+        for _ in range(40):
+            new = likelihood(beta + step)
+            if new >= value - 1e-12 * abs(value):
+                break
+            step = step / 2
+        beta, value = beta + step, new
+        if float(np.abs(design @ step).max()) < 1e-9:
+            return np.asarray(beta)
+    return None
 
 
 def _correlation(square: Floats, n: Floats, freedom: int) -> float:

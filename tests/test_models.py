@@ -217,6 +217,21 @@ def test_an_empty_group_has_a_finite_odds_ratio() -> None:
     assert np.isnan(nothing.effect)
 
 
+def test_a_data_set_without_a_called_cell_is_no_evidence() -> None:
+    """Its odds are zero whatever the condition; steps of the fit once ran away to 10^12 there."""
+    rng = np.random.default_rng(0)
+    empty = np.r_[np.zeros(10), np.ones(6)]
+    group = np.tile([0.0, 1.0], 8)
+    design = np.column_stack([np.ones(16), empty, group])
+    n = np.r_[rng.integers(20, 60, 10), rng.integers(500, 1500, 6)].astype(float)
+    hits = np.where(empty == 1, 0, rng.binomial(n.astype(int), 0.2)).astype(float)
+    fit = models.fit_shares(hits, n, design, 2, every(16))
+    alone = models.fit_shares(hits[:10], n[:10], design[:10, [0, 2]], 1, every(10))
+    assert fit.effect == pytest.approx(alone.effect, abs=0.1)
+    assert fit.se == pytest.approx(alone.se, rel=0.25)
+    assert fit.pvalue > 0.05
+
+
 # --------------------------------------------------------------------------------------------
 # calibration
 
