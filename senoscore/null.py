@@ -121,6 +121,12 @@ class ControlGenes:
         return self.genes[found]
 
 
+def draw_order(genes: VotingGenes, means: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The voting genes that some cell expresses, in the order of their ids: rows of `draw_sets`."""
+    order = np.argsort(np.asarray(genes.ids, dtype=object))
+    return np.asarray(order[means[genes.positions[order]] > 0], np.int64)
+
+
 def draw_sets(
     genes: VotingGenes,
     controls: ControlGenes,
@@ -136,14 +142,12 @@ def draw_sets(
     avoided. Returns controls (genes × N) and the signed weights of those genes; a gene that no
     cell of the lineage expresses has nothing to be matched to and takes no part.
     """
-    order = np.argsort(np.asarray(genes.ids, dtype=object))
+    order = draw_order(genes, means)
     taken = np.empty((len(order), n_null), np.int64)
     drawn: list[NDArray[np.int64]] = []
     weights: list[float] = []
     for k in order:
         position = genes.positions[k]
-        if means[position] <= 0:
-            continue
         pool = controls.nearest(int(means[position]), controls.pool_size(n_null), genes.positions)
         rng = rng_for(seed, genes.name, lineage, genes.ids[k])
         row = rng.permutation(np.resize(pool, n_null))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.genes import GeneIndex
+    from senoscore.streaming import Scan, Scored
 
 SAMPLE_PER_LINEAGE = 1000
 
@@ -524,6 +526,17 @@ def score(
     target.uns.setdefault(keys.UNS, {})
     target.uns[keys.UNS]["signatures"] = prepared.var.copy()
     target.uns[keys.UNS]["method"] = method
+    # what `tl.explain` needs to score the same cells again
+    target.uns[keys.UNS]["scored"] = json.dumps(
+        {
+            "groupby": groupby,
+            "layer": layer,
+            "n_null": n_null,
+            "seed": rng,
+            "min_coverage": min_coverage,
+            "min_genes_found": min_genes_found,
+        }
+    )
     return target if copy else None
 
 
@@ -565,7 +578,23 @@ def refuse_elsewhere(prepared: Prepared, asked: object) -> None:
         ]
 
 
-def score_matched(
+@dataclass(frozen=True)
+class Passes:
+    """What both passes over a matrix leave, and how they were set up.
+
+    able: lineages × strata × signatures, whether the programme would have been seen.
+    """
+
+    kind: int
+    first: Scan
+    totals: NDArray[np.float64]
+    strata: NDArray[np.int64]
+    plan: Plan
+    scored: Scored
+    able: NDArray[np.bool_]
+
+
+def two_passes(
     source: Any,
     data: Any,
     prepared: Prepared,
@@ -574,9 +603,9 @@ def score_matched(
     n_null: int,
     seed: int,
     names: pd.Index,
-    threads: int,
-    block_size: int,
-) -> tuple[Matched, NDArray[np.bool_]]:
+    threads: int = 1,
+    block_size: int = 2048,
+) -> Passes:
     """Both passes over a matrix: gene sums and a sample of cells, then the scores."""
     from senoscore import power, streaming
 
@@ -618,5 +647,14 @@ def score_matched(
         level=CallSettings.fdr,
         on_cp10k=CallSettings.on_cp10k,
     )
-    result = finish(scored.score, scored.z, scored.histogram, codes, strata, n_codes)
-    return result, powered_cells(able, codes, strata)
+    return Passes(kind, first, totals, strata, plan, scored, able)
+
+
+def score_matched(
+    source: Any, data: Any, prepared: Prepared, codes: NDArray[np.int64], **how: Any
+) -> tuple[Matched, NDArray[np.bool_]]:
+    """Calibrated scores of all cells, and whether each programme would have been seen in each."""
+    made = two_passes(source, data, prepared, codes, **how)
+    scored, n_codes = made.scored, len(prepared.lineages)
+    result = finish(scored.score, scored.z, scored.histogram, codes, made.strata, n_codes)
+    return result, powered_cells(made.able, codes, made.strata)
