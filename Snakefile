@@ -50,6 +50,7 @@ rule all:
 include: f"{sw.RULES}/fetch.smk"
 include: f"{sw.RULES}/inspect.smk"
 include: f"{sw.RULES}/qc.smk"
+include: f"{sw.RULES}/doublets.smk"
 include: f"{sw.RULES}/annotate.smk"
 include: f"{sw.RULES}/score.smk"
 include: f"{sw.RULES}/call.smk"

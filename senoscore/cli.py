@@ -281,7 +281,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     stage = add("stage", _stage, "one stage of one data set (what the rules call)", _STAGE)
-    stage.add_argument("name", help="inspect, qc, annotate, score, call, burden or report")
+    stage.add_argument(
+        "name", help="inspect, qc, doublets (scrublet), annotate, score, call, burden or report"
+    )
     stage.add_argument("dir", help="folder of the data set's results")
     stage.add_argument("--source", required=True, metavar="FILE", help="the data set")
     stage.add_argument(

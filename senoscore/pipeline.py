@@ -43,9 +43,11 @@ logger = logging.getLogger(__name__)
 
 STAGES: Final = ("inspect", "qc", "annotate", "score", "call", "burden", "report")
 SHARDED: Final = ("qc", "score")
+OPTIONAL: Final = ("doublets",)  # before annotate, where the settings ask for it
 OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "inspect": ("stages/facts.json",),
     "qc": ("stages/qc.npz",),
+    "doublets": ("stages/doublets.tsv",),
     "annotate": ("stages/cells.h5ad", "stages/genes.npz", "stages/qc_limits.tsv", "labels.tsv"),
     "score": ("stages/scores.npz",),
     "call": (
@@ -64,6 +66,7 @@ OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "inspect": ("dataset",),
     "qc": ("dataset", "annotate"),
+    "doublets": ("dataset",),
     "annotate": ("dataset", "qc", "annotate"),
     "score": ("dataset", "score"),
     "call": ("dataset", "score", "call"),
@@ -115,8 +118,8 @@ def run_stage(
     SenoscoreError
         The data or the settings do not allow it; the message is one sentence.
     """
-    if stage not in STAGES:
-        raise SenoscoreError(f"'{stage}' is no stage; there are {', '.join(STAGES)}")
+    if stage not in _STAGE_FUNCTIONS:
+        raise SenoscoreError(f"'{stage}' is no stage; there are {', '.join(_STAGE_FUNCTIONS)}")
     if shard is not None and (stage not in SHARDED or not 1 <= shard[0] <= shard[1]):
         raise SenoscoreError(
             f"shard {shard[0]} of {shard[1]} of stage '{stage}' does not exist; "
@@ -170,12 +173,15 @@ def analyse(
     """
     from anndata import read_h5ad
 
+    chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     with _folder(out) as directory:
-        for stage in STAGES:
+        for stage in _STAGE_FUNCTIONS:
             if stage == "report" and not (report and out is not None):
                 continue
+            if stage == "doublets" and not chosen.qc.scrublet:
+                continue
             run_stage(
-                stage, directory, source=source, settings=settings, threads=threads,
+                stage, directory, source=source, settings=chosen, threads=threads,
                 block_size=block_size, progress=progress,
             )  # fmt: skip
         return read_h5ad(directory / "senoscore.h5ad")
@@ -385,7 +391,7 @@ def _annotate(run: _Run) -> None:
     obs["doublet_mixed_lineage"] = flag
     obs["doublet_pair"] = pair
     if run.settings.qc.scrublet:
-        obs["doublet_score"], obs["predicted_doublet"] = _scrublet(run, data)
+        obs = _with_scrublet(run, obs)
     for column in annotate.CELL_COLUMNS:
         obs[column] = np.asarray(cells[column].astype(object), dtype=object)
     write_h5ad(AnnData(obs=_storable(obs)), run.path("stages/cells.h5ad"))
@@ -404,10 +410,22 @@ def _annotate(run: _Run) -> None:
     write_tsv(label_table, run.path("labels.tsv"))
 
 
-def _scrublet(run: _Run, data: Input) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    from senoscore.doublets import scrublet_scores
+def _doublets(run: _Run) -> None:
+    from senoscore import doublets
 
-    return scrublet_scores(run.source, data, sample=data.column("sample"))
+    found = doublets.scrublet(run.source, run.input(), threads=run.threads)
+    write_tsv(found.rename_axis("cell").reset_index(), run.path("stages/doublets.tsv"))
+
+
+def _with_scrublet(run: _Run, obs: pd.DataFrame) -> pd.DataFrame:
+    path = run.path("stages/doublets.tsv")
+    if not path.exists():
+        raise InputDataError(f"{path} is missing: run stage 'doublets' of this data set first")
+    found = pd.read_csv(path, sep="\t")
+    return obs.assign(
+        doublet_score=found["doublet_score"].to_numpy(float),
+        predicted_doublet=found["predicted_doublet"].to_numpy(bool),
+    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -755,7 +773,8 @@ def _burden(run: _Run) -> None:
 def _report(run: _Run) -> None:
     from senoscore.report import build_report
 
-    build_report(run.directory, title=run.settings.report.title)
+    settings = run.settings.report
+    build_report(run.directory, title=settings.title, figures=settings.figures)
 
 
 def read_panel(
@@ -776,6 +795,7 @@ def read_panel(
 _STAGE_FUNCTIONS: Final[Mapping[str, Callable[[_Run], None]]] = {
     "inspect": _inspect,
     "qc": _qc,
+    "doublets": _doublets,
     "annotate": _annotate,
     "score": _score,
     "call": _call,

@@ -82,9 +82,7 @@ def score_plain(
             return ranks.aucell(block.indptr, block.indices, block.data, n, sets)
         block = expression_block(block, kind[0])
         if controls is not None:
-            return means.score_genes(
-                block.indptr, block.indices, block.data, n, sets, controls
-            )
+            return means.score_genes(block.indptr, block.indices, block.data, n, sets, controls)
         return means.mean(block.indptr, block.indices, block.data, n, sets)
 
     parts = [
@@ -131,8 +129,6 @@ def _scanpy_controls(
         if not len(up):
             chosen.append((np.zeros(0, np.int64), 1))
             continue
-        picked = means.score_genes_controls(
-            gene_means[file_order], place[up], random_state=seed
-        )
+        picked = means.score_genes_controls(gene_means[file_order], place[up], random_state=seed)
         chosen.append((file_order[picked], 1))
     return make_set_index(chosen)

@@ -81,6 +81,15 @@ class Plan:
 
         return of
 
+    def doublets(self, pattern: str) -> Callable[[Wildcards], list[str]]:
+        """Scrublet's table of a data set whose settings ask for it."""
+
+        def of(wildcards: Wildcards) -> list[str]:
+            wanted = self.config.settings(wildcards.dataset).get("qc", {}).get("scrublet", False)
+            return [pattern.replace("{dataset}", wildcards.dataset)] if wanted else []
+
+        return of
+
     def targets(self) -> list[str]:
         """The last file of every data set."""
         last = OUTPUTS["report"][-1]

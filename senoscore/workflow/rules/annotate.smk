@@ -4,6 +4,7 @@ rule annotate:
         source=source,
         facts="<results>/{dataset}/stages/facts.json",
         qc=plan.parts("<results>/{dataset}/stages/qc{shard}.npz"),
+        doublets=plan.doublets("<results>/{dataset}/stages/doublets.tsv"),
     output:
         cells="<results>/{dataset}/stages/cells.h5ad",
         genes="<results>/{dataset}/stages/genes.npz",
