@@ -51,6 +51,9 @@ OTHER_LINEAGES: Final[Mapping[str, str]] = {
 }
 # what the reviews give for these is mostly lost function and activation genes
 LOW_CONFIDENCE: Final = ("neutrophil", "DC")
+# ... and for DC only functions lost on stimulation, which resting cells do not show either way: the
+# signature is reported and calls nothing
+NEVER_CALLED: Final = ("DC",)
 CORE: Final = "core_senescence"
 NOMINAL: Final = 0.05
 SUPPORT_NOMINAL: Final = 0.1
@@ -327,6 +330,8 @@ def senescence_calls(
             (positive & cycling, "not_senescent", f"{signature}, but cycling"),
             (positive & explained, "indeterminate",
              f"{signature} beside an interferon or stress response"),
+            (candidate & (name in NEVER_CALLED), "indeterminate",
+             f"{signature} (FDR {fdr:g}): evidence too weak to call{weak}"),
             (candidate & (support <= settings.support_fdr), "senescent",
              f"{signature} (FDR {fdr:g}) with {CORE}{weak}"),
             (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {CORE}{weak}"),

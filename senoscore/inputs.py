@@ -35,6 +35,7 @@ class Input:
 
     @property
     def has_counts(self) -> bool:
+        """Whether the matrix holds counts, whole or fractional."""
         return self.scale in ("counts", "fractional_counts")
 
     def column(self, fact: str) -> pd.Series | None:
@@ -107,7 +108,7 @@ def _layer(source: str | Path | AnnData, layer: str) -> tuple[str, str]:
     """Key and scale of a layer the user asked for."""
     if isinstance(source, (str, Path)):
         key = layer if layer in ("X", "raw.X") else f"layers/{layer.removeprefix('layers/')}"
-        facts = inspect_file(source, overrides={"counts": key})
+        facts = inspect_file(source, overrides={"expression": key})
         return key, str(facts.scale.value)
     from anndata import AnnData
 

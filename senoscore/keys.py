@@ -19,7 +19,7 @@ AXES: Final = ("senescence", "exhaustion", "cytotoxic", "proliferation", "interf
 
 UNS: Final = "senoscore"
 
-OBS_QC_PASS: Final = "qc_pass"
+OBS_QC_PASS: Final = "qc_pass"  # noqa: S105 - passing quality control
 OBS_QC_REASON: Final = "qc_reason"
 OBS_LINEAGE: Final = "lineage"
 OBS_LINEAGE_SUBSET: Final = "lineage_subset"

@@ -421,7 +421,7 @@ def _pooled_cells(
         obs, z, donor, _ = _pooled_cells(one, donor_key)
         cells = pd.Index([f"{dataset}/{cell}" for cell in obs.index])
         frames.append(
-            obs.astype({c: object for c in obs.columns[obs.dtypes == "category"]})
+            obs.astype(dict.fromkeys(obs.columns[obs.dtypes == "category"], object))
             .assign(data_set=dataset)
             .set_axis(cells)
         )

@@ -719,6 +719,10 @@ def _score_space(
         "input_sha256": sha256_file(path) if path is not None and path.is_file() else "",
         "gene_notes": " ".join(data.genes.notes),
     }
+    limits = pd.read_csv(run.path("stages/qc_limits.tsv"), sep="\t")
+    if len(limits):
+        provenance["qc_limits"] = limits
+    provenance["versions"] = json.dumps(_versions(), sort_keys=True)
     if len(calibration):
         provenance["calibration"] = calibration.reset_index(drop=True)
     return AnnData(
@@ -733,6 +737,13 @@ def _score_space(
         obsm={**data.obsm, keys.OBSM_T_AXES: axes},
         uns={keys.UNS: provenance},
     )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("anndata", "h5py", "numba", "numpy", "pandas", "scanpy", "scipy")
+    return {name: version(name) for name in names}
 
 
 def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:

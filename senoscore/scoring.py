@@ -283,7 +283,7 @@ class Matched:
 def powered_cells(
     able: NDArray[np.bool_], codes: NDArray[np.int64], strata: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Cells × signatures from lineages × strata × signatures: could the cell have been called?"""
+    """Cells × signatures from lineages × strata × signatures: could the cell have been called."""
     known = (codes >= 0) & (strata >= 0)
     return able[np.maximum(codes, 0), np.maximum(strata, 0)] & known[:, None]
 

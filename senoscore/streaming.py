@@ -163,6 +163,7 @@ class _Private:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self) -> tuple[NDArray[np.int64], ...]:
+        """The accumulators of the thread that asks."""
         if not hasattr(self.local, "arrays"):
             self.local.arrays = self.make()
             with self.lock:
@@ -170,6 +171,7 @@ class _Private:
         return self.local.arrays  # type: ignore[no-any-return]
 
     def total(self) -> list[NDArray[np.int64]]:
+        """The sums over all threads."""
         if not self.all:
             return list(self.make())
         return [sum(parts[1:], start=parts[0]) for parts in zip(*self.all, strict=True)]

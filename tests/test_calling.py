@@ -184,6 +184,10 @@ def test_interferon_explains_cd38_and_a_cycling_macrophage_is_not_senescent() ->
     assert call(both | {"conf_proliferation_g2m": 1e-4}, "mono_mac")[0] == "not_senescent"
 
 
+def test_dendritic_cells_are_never_called_senescent() -> None:
+    assert call({"dc_senescence": 1e-9, "core_senescence": 1e-9}, "DC")[0] == "indeterminate"
+
+
 def test_weak_signatures_say_so() -> None:
     assert "low-confidence" in call({}, "DC")[1]
     assert "low-confidence" not in call({}, "B")[1]

@@ -97,6 +97,12 @@ def test_one_data_set_is_one_chain_of_stages(case: Path) -> None:
             assert words[words.index("--settings") + 1] == "{}"
 
 
+@pytest.mark.parametrize("case", ["scrublet"], indirect=True)
+def test_scrublet_is_a_stage_of_its_own_where_the_config_asks_for_it(case: Path) -> None:
+    jobs = dry_run(case, case.parent)
+    assert sorted(job["rule"] for job in jobs) == sorted([*STAGES, "doublets", "summary", "all"])
+
+
 @pytest.mark.parametrize("case", ["odd_names"], indirect=True)
 def test_names_that_a_shell_would_trip_over(case: Path) -> None:
     for job in dry_run(case, case.parent):
@@ -383,6 +389,18 @@ def test_what_a_job_says_is_the_last_word_of_the_run(cohort: Path, tmp_path: Pat
     assert last[0].startswith("senoscore: error: page, inspect: ")
     assert last[1].startswith("senoscore: error: strict, annotate: none of 300 cells passes")
     assert "Traceback" not in done.stderr
+
+
+def test_a_download_is_part_of_the_run(cohort: Path, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(cohort.read_bytes()).hexdigest()
+    config = {
+        "datasets": {"far": {"url": cohort.as_uri(), "sha256": sha256}},
+        "download_schemes": ["file"],
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    senoscore("run", "c.yaml", "--until", "inspect", cwd=tmp_path)
+    assert (tmp_path / "resources/datasets/far.h5ad").read_bytes() == cohort.read_bytes()
+    assert (tmp_path / "results/far/stages/facts.json").is_file()
 
 
 def test_two_runs_in_one_folder_are_refused(cohort: Path, tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""`tl.score` and friends on an AnnData: equal to the originals, and what users may get wrong."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import senoscore as sn
+from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
+from senoscore.genes import resolve_genes
+from senoscore.simulate import simulate
+
+pytestmark = pytest.mark.filterwarnings("ignore::senoscore.errors.SenoscoreWarning")
+
+
+@pytest.fixture(scope="module")
+def pbmc(data: Path) -> ad.AnnData:
+    adata = ad.read_h5ad(data / "pbmc3k_labelled.h5ad")[:600].copy()
+    adata.X = sparse.csr_matrix(adata.X)
+    # columns that stand for one gene are summed here and not by the originals: keep one of each
+    columns = resolve_genes(adata.var_names.tolist(), organism="human").columns
+    _, first = np.unique(columns, return_index=True)
+    return adata[:, np.sort(first)].copy()
+
+
+SETS = {
+    "cytotoxic": ["NKG7", "GNLY", "PRF1", "GZMB", "CST7"],
+    "b": ["MS4A1", "CD79A", "CD79B", "HLA-DRA"],
+    "naive": ["CCR7", "LEF1", "TCF7", "CD27", "GZMB-"],
+}
+
+
+def scored(adata: ad.AnnData, **options: object) -> pd.DataFrame:
+    out = sn.tl.score(adata, SETS, groupby=None, copy=True, **options)
+    return out.obsm["senoscore_score"]
+
+
+def test_ucell_equals_pyucell(pbmc: ad.AnnData) -> None:
+    pyucell = pytest.importorskip("pyucell")
+    ours = scored(pbmc, method="ucell")
+    theirs = pbmc.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pyucell.compute_ucell_scores(theirs, signatures=SETS)
+    for name in SETS:
+        np.testing.assert_allclose(ours[name], theirs.obs[f"{name}_UCell"], atol=1e-6)
+
+
+def test_score_genes_equals_scanpy(pbmc: ad.AnnData) -> None:
+    import scanpy as sc
+
+    up = {name: [g for g in genes if not g.endswith("-")] for name, genes in SETS.items()}
+    ours = sn.tl.score(pbmc, up, groupby=None, method="score_genes", copy=True)
+    logged = pbmc.copy()
+    logged.X = logged.X.astype(np.float64)
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    for name, genes in up.items():
+        sc.tl.score_genes(logged, genes, score_name=name)
+        np.testing.assert_allclose(ours.obsm["senoscore_score"][name], logged.obs[name], atol=1e-6)
+
+
+def test_aucell_is_close_to_decoupler_whose_ties_are_random(pbmc: ad.AnnData) -> None:
+    decoupler = pytest.importorskip("decoupler")
+    up = {name: [g for g in genes if not g.endswith("-")] for name, genes in SETS.items()}
+    ours = sn.tl.score(pbmc, up, groupby=None, method="aucell", copy=True)
+    net = pd.DataFrame(
+        [(s, g) for s, genes in up.items() for g in genes], columns=["source", "target"]
+    )
+    theirs = pbmc.copy()
+    theirs.X = theirs.X.astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoupler.mt.aucell(theirs, net, tmin=1)
+    for name in up:
+        r = np.corrcoef(ours.obsm["senoscore_score"][name], theirs.obsm["score_aucell"][name])[0, 1]
+        assert r > 0.97  # equality with its own order of ties is tested on the kernel
+
+
+def test_mean_is_the_mean_of_log_cp10k(pbmc: ad.AnnData) -> None:
+    ours = scored(pbmc, method="mean")["naive"]
+    dense = pbmc.X.toarray().astype(float)
+    x = pd.DataFrame(
+        np.log1p(dense / dense.sum(1, keepdims=True) * 1e4),
+        index=pbmc.obs_names, columns=pbmc.var_names,
+    )  # fmt: skip
+    expected = (x[["CCR7", "LEF1", "TCF7", "CD27"]].sum(1) - x["GZMB"]) / 5
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["matched", "ucell", "aucell", "mean"])
+def test_storage_does_not_show(pbmc: ad.AnnData, method: str) -> None:
+    expected = scored(pbmc, method=method)
+    for convert in (sparse.csc_matrix, lambda x: x.toarray(), sparse.csr_array):
+        other = pbmc.copy()
+        other.X = convert(pbmc.X)
+        pd.testing.assert_frame_equal(scored(other, method=method, threads=2), expected)
+    order = np.random.default_rng(0).permutation(pbmc.n_vars)
+    pd.testing.assert_frame_equal(scored(pbmc[:, order].copy(), method=method), expected)
+    rows = np.random.default_rng(1).permutation(pbmc.n_obs)
+    pd.testing.assert_frame_equal(
+        scored(pbmc[rows].copy(), method=method).loc[pbmc.obs_names], expected
+    )
+
+
+def test_input_is_not_changed_but_for_the_named_fields(pbmc: ad.AnnData) -> None:
+    before = pbmc.copy()
+    work = pbmc.copy()
+    assert sn.tl.score(work, SETS, groupby=None) is None
+    np.testing.assert_array_equal(work.X.data, before.X.data)
+    assert list(work.obs) == list(before.obs)
+    assert set(work.obsm) - set(before.obsm) == {
+        "senoscore_score", "senoscore_z", "senoscore_pvalue", "senoscore_padj",
+        "senoscore_powered",
+    }  # fmt: skip
+    assert list(work.obsm["senoscore_z"]) == list(SETS)
+
+
+def test_steps_one_by_one_give_what_analyse_gives() -> None:
+    cohort = simulate(n_cells=1200, n_genes=6000, seed=5)
+    whole = sn.analyse(cohort)
+    sn.pp.lineages(cohort)
+    sn.pp.qc(cohort)
+    sn.tl.score(cohort)
+    sn.tl.call(cohort)
+    assert (cohort.obs["lineage"].astype(str) == whole.obs["lineage"].astype(str)).all()
+    assert (cohort.obs["qc_pass"] == whole.obs["qc_pass"]).all()
+    # cells that fail quality control are in the null here, and not in the pipeline's
+    same = cohort.obs["t_state"].astype(str) == whole.obs["t_state"].astype(str)
+    assert same.mean() > 0.97
+    assert list(cohort.obsm["t_axes"]) == list(sn.keys.AXES)
+
+
+def test_a_signature_is_refused_outside_its_lineages() -> None:
+    cohort = simulate(n_cells=600, n_genes=4000, seed=1)
+    sn.pp.lineages(cohort)
+    monocytes = cohort[cohort.obs["lineage"] == "mono_mac"].copy()
+    with pytest.raises(SignatureError, match="b_senescence' is valid in B"):
+        sn.tl.score(monocytes, ["b_senescence"])
+    sn.tl.score(cohort, ["b_senescence"])
+    z = cohort.obsm["senoscore_z"]["b_senescence"]
+    assert z[cohort.obs["lineage"] != "B"].isna().all()
+    assert z[cohort.obs["lineage"] == "B"].notna().mean() > 0.9
+
+
+def test_missing_is_not_zero(pbmc: ad.AnnData) -> None:
+    sets = {"absent": ["CD3D", "NOSUCHGENE1", "NOSUCHGENE2", "NOSUCHGENE3"], "b": SETS["b"]}
+    with pytest.warns(SenoscoreWarning, match="1 of 4 genes measured"):
+        out = sn.tl.score(pbmc, sets, groupby=None, copy=True)
+    assert out.obsm["senoscore_z"]["absent"].isna().all()
+    assert out.uns["senoscore"]["signatures"].loc["absent", "status"] == "not scored"
+    assert out.obsm["senoscore_z"]["b"].notna().any()
+
+
+def test_mistakes_meet_a_sentence(pbmc: ad.AnnData) -> None:
+    with pytest.raises(SignatureError, match="t_exhaustion"):
+        sn.tl.score(pbmc, "t_exhaustoin", groupby=None)
+    with pytest.raises(InputDataError, match="no column 'lineage'"):
+        sn.tl.score(pbmc, SETS)
+    with pytest.raises(InputDataError, match="no layer 'counts'"):
+        sn.tl.score(pbmc, SETS, groupby=None, layer="counts")
+    with pytest.raises(SignatureError, match="method 'ulm'"):
+        sn.tl.score(pbmc, SETS, groupby=None, method="ulm")
+    with pytest.raises(InputDataError, match=r"run senoscore\.tl\.score"):
+        sn.tl.call(pbmc)
+    scaled = pbmc.copy()
+    scaled.X = scaled.X.toarray() - 1.0
+    with pytest.raises(InputDataError, match="rank"):
+        sn.tl.score(scaled, SETS, groupby=None)
+
+
+def test_bulk_fibroblasts_are_ordered_by_core_senescence(data: Path) -> None:
+    from scipy.stats import rankdata
+
+    bulk = ad.read_h5ad(data / "marthandan2016_fibroblast_bulk.h5ad")
+    sn.tl.score(bulk, groupby=None)
+    z = bulk.obsm["senoscore_z"]["core_senescence"].to_numpy()
+    old = (bulk.obs["Condition"] == "Senescent").to_numpy()
+    rank = rankdata(z)
+    auroc = (rank[old].sum() - old.sum() * (old.sum() + 1) / 2) / old.sum() / (~old).sum()
+    assert auroc >= 0.95
