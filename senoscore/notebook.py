@@ -551,7 +551,7 @@ def _cells(adata: AnnData) -> dict[str, Any]:
     def flag(key: str, *, default: bool) -> NDArray[np.bool_]:
         if key not in adata.obs:
             return np.full(n, default)
-        return adata.obs[key].to_numpy(bool)
+        return np.asarray(adata.obs[key].to_numpy(bool))
 
     return {
         "lineage": _texts(adata.obs[keys.OBS_LINEAGE]),

@@ -118,7 +118,7 @@ class ControlGenes:
         self.barred[places[places >= 0]] = True
         found = nearest_in_mean(self.means, self.order, self.barred, mean, n)
         self.barred[places[places >= 0]] = False
-        return self.genes[found]
+        return np.asarray(self.genes[found])
 
 
 def draw_order(genes: VotingGenes, means: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -398,7 +398,7 @@ def plan_scores(
                 indptr, indices, data, totals, kind, offsets, sets, weights,
                 n_signatures=len(signatures), n_null=n_null,
             )  # fmt: skip
-    shift = np.cumsum([0, *(len(t[1]) for t in tables[:-1])]) if tables else []
+    shift = np.cumsum([0, *(len(t[1]) for t in tables[:-1])])
     joined = GeneSets(
         np.vstack([t[0] + at for t, at in zip(tables, shift, strict=True)])
         if tables

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +142,11 @@ def prepare(
     voting, rows = [], []
     allowed = np.zeros((len(lineages), len(signatures)), bool)
     for s, (name, original) in enumerate(signatures.items()):
-        reason = original.refusal(organism=genes.organism)
-        signature = original if reason else original.for_organism(genes.organism)
+        if genes.organism is None:
+            reason, signature = "gene names of neither human nor mouse", original
+        else:
+            reason = original.refusal(organism=genes.organism)
+            signature = original if reason else original.for_organism(genes.organism)
         all_voting = list(signature.voting())
         # a gene without a counterpart in this organism still counts against coverage
         weight_all = sum(gene.weight for gene in original.voting())
@@ -215,6 +219,17 @@ def note_unscored(prepared: Prepared, usable: NDArray[np.bool_], plan: Plan | No
         prepared.var.loc[name, "reason"] = (
             "; ".join(sorted(reasons)) or "no cell of a lineage it is valid in"
         )
+
+
+def require_scored(prepared: Prepared, signature: str) -> None:
+    """Refuse a signature that is not among those scored, with the reason or the near name."""
+    if signature not in prepared.var.index:
+        near = get_close_matches(signature, list(prepared.var.index), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "see 'senoscore signatures list'"
+        raise SignatureError(f"signature '{signature}' was not scored; {hint}")
+    row = prepared.var.loc[signature]
+    if row["status"] != "scored":
+        raise SignatureError(f"signature '{signature}' was not scored: {row['reason']}")
 
 
 def registry_positions(genes: GeneIndex) -> NDArray[np.bool_]:
@@ -521,8 +536,8 @@ def score(
             warnings.warn(
                 f"signature '{name}' is not scored: {row['reason']}", SenoscoreWarning, stacklevel=2
             )
-    for key, values in tables.items():
-        target.obsm[key] = pd.DataFrame(values, index=target.obs_names, columns=list(chosen))
+    for key, table in tables.items():
+        target.obsm[key] = pd.DataFrame(table, index=target.obs_names, columns=list(chosen))
     target.uns.setdefault(keys.UNS, {})
     target.uns[keys.UNS]["signatures"] = prepared.var.copy()
     target.uns[keys.UNS]["method"] = method
@@ -561,7 +576,7 @@ def refuse_elsewhere(prepared: Prepared, asked: object) -> None:
     nowhere = [
         (name, row)
         for (name, row), allowed in zip(
-            prepared.var.iterrows(), prepared.allowed.any(axis=0), strict=True
+            prepared.var.iterrows(), np.atleast_1d(prepared.allowed.any(axis=0)), strict=True
         )
         if not allowed and not row["reason"]
     ]

@@ -94,6 +94,7 @@ class Intake:
         self.scale = float(np.log(log_base))
 
     def __call__(self, block: CsrBlock) -> CsrBlock:
+        """A block with one column per gene, as floats."""
         data = _as_float(block.data)
         if self.identity:
             return block._replace(data=data)

@@ -61,7 +61,7 @@ def expression_fixed(
         if table[0, small] != stamp:
             table[0, small] = stamp
             table[1, small] = int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
-        return table[1, small]
+        return int(table[1, small])
     return int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
 
 
@@ -69,7 +69,8 @@ def expression_fixed(
 def _top_sum(values: NDArray[np.float64], n: int, k: int, histogram: NDArray[np.int64]) -> float:
     """Sum of the k largest of `values[:n]`; small integers are counted instead of sorted."""
     if n <= k:
-        return values[:n].sum()
+        # in the order of values, so that the order of genes cannot show
+        return float(np.sort(values[:n]).sum())
     size = histogram.shape[0]
     large = 0
     for i in range(n):
@@ -80,7 +81,7 @@ def _top_sum(values: NDArray[np.float64], n: int, k: int, histogram: NDArray[np.
     if large > k:
         # rare: fractional or very high values dominate, sort the row
         ordered = np.sort(values[:n])
-        return ordered[n - k :].sum()
+        return float(ordered[n - k :].sum())
     histogram[:] = 0
     top = 0.0
     left = k
@@ -92,7 +93,7 @@ def _top_sum(values: NDArray[np.float64], n: int, k: int, histogram: NDArray[np.
                 fractional = True
         if fractional:
             ordered = np.sort(values[:n])
-            return ordered[n - k :].sum()
+            return float(ordered[n - k :].sum())
     for i in range(n):
         c = int(values[i])
         if c >= size:
