@@ -41,10 +41,32 @@ def lineage_codes(lineage: pd.Series) -> NDArray[np.int64]:
 
 
 def panel_positions(data: Input) -> NDArray[np.int64]:
-    """Genes kept cell by cell by the first pass: lineage markers and all signature genes."""
+    """Genes kept cell by cell by the first pass: lineage markers, signature genes, drug targets.
+
+    Targets in no signature remain what they are to the null: genes that may serve as controls.
+    """
     from senoscore.scoring import registry_positions
 
-    return np.flatnonzero(registry_positions(data.genes))
+    mask = registry_positions(data.genes)
+    found = target_positions(data)
+    mask[found[found >= 0]] = True
+    return np.flatnonzero(mask)
+
+
+def target_positions(data: Input) -> NDArray[np.int64]:
+    """Gene position of each row of `senoscore.signatures.read_targets`, -1 where not measured."""
+    from senoscore.signatures import read_targets
+
+    targets = read_targets()
+    mouse = data.genes.organism == "mouse"
+    ids = targets["mouse_ensembl" if mouse else "ensembl"].astype(str).tolist()
+    symbols = targets["mouse_gene" if mouse else "gene"].astype(str).tolist()
+    none = [symbol in ("", "none") for symbol in symbols]
+    found = data.genes.locate(
+        ["" if no else i for no, i in zip(none, ids, strict=True)],
+        ["" if no else s for no, s in zip(none, symbols, strict=True)],
+    )
+    return np.where(none, -1, found).astype(np.int64)
 
 
 def _gene_class(data: Input) -> NDArray[np.uint8]:

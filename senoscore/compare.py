@@ -14,6 +14,7 @@ odds. How few donors are modelled, and why so, is said in `senoscore.models`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -28,10 +29,12 @@ from senoscore.design import (
     Term,
     covariate_blocks,
     donor_base,
+    make_plan,
     too_few,
     varies_within,
 )
 from senoscore.donors import moments
+from senoscore.errors import InputDataError
 from senoscore.null import benjamini_hochberg
 
 Floats = NDArray[np.float64]
@@ -576,3 +579,75 @@ def refused(term: str, reason: str) -> pd.DataFrame:
     for name in ("level", "reference", "lineage", "name", "unit", "model", "design"):
         row[name] = ""
     return finish([row])
+
+
+def comparisons(
+    obs: pd.DataFrame,
+    z: pd.DataFrame,
+    *,
+    donor: NDArray[np.object_] | None,
+    condition: str | None,
+    age: str | None,
+    reference: str | None = None,
+    covariates: Sequence[str] = (),
+    min_cells: int,
+    confidence: float,
+) -> pd.DataFrame:
+    """The comparisons a data set allows, for its table: by condition, and by age.
+
+    The condition is fitted with the covariates; age with the covariates and, where the donors
+    suffice, the condition. What cannot be compared is a row with the reason instead of an error.
+
+    Parameters
+    ----------
+    obs, z
+        Cells, their columns as in `compare_cells`, and scores.
+    donor
+        Donor of each cell; None where the file names none.
+    condition, age
+        Columns, None where the file has none.
+    reference, covariates, min_cells, confidence
+        As for `senoscore.tl.compare`.
+
+    Returns
+    -------
+    DataFrame with `COLUMNS`, at least one row.
+    """
+    if condition is None and age is None:
+        return refused("", "no condition or age is known (config: dataset.condition, dataset.age)")
+    if donor is None:
+        return refused(
+            condition or age or "",
+            "the file names no donors (config: dataset.donor): cells of one person are not independent, "
+            "so nothing can be compared",
+        )
+    keep = obs[keys.OBS_QC_PASS].to_numpy(bool) & obs[keys.OBS_LINEAGE].notna().to_numpy()
+
+    def run(condition: str | None, age: str | None) -> pd.DataFrame:
+        plan = make_plan(
+            obs, donor=donor, keep=keep, condition=condition, age=age,
+            reference=reference if condition is not None else None,
+            covariates=[c for c in covariates if c not in (condition, age)],
+        )  # fmt: skip
+        return compare_cells(obs, z, plan, min_cells=min_cells, confidence=confidence)
+
+    tables = []
+    if condition is not None:
+        try:
+            tables.append(run(condition, None))
+        except InputDataError as error:
+            tables.append(refused(condition, str(error)))
+    if age is not None and age != condition:
+        found = None
+        if condition is not None:
+            with suppress(InputDataError):
+                found = run(condition, age)
+        try:
+            found = run(None, age) if found is None else found[found["term"] == age]
+            tables.append(found)
+        except InputDataError as error:
+            tables.append(refused(age, str(error)))
+    made = [table for table in tables if len(table)]
+    if not made:
+        return refused(condition or age or "", "no lineage has cells to compare")
+    return pd.concat(made, ignore_index=True)

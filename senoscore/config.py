@@ -115,6 +115,16 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
     "burden": {
         "min_cells": ("A donor counts in a lineage from this many cells.", {"ge": 1}),
         "confidence": ("Level of the confidence intervals (0-1).", {"gt": 0, "lt": 1}),
+        "reference": (
+            "Value of the condition that others are compared with; null: the one named like a "
+            "control (healthy, normal, unstimulated), else the first.",
+            {},
+        ),
+        "covariates": (
+            "Columns of obs to adjust comparisons for: text is a grouping, numbers are a slope, "
+            "'C(batch)' makes numbers a grouping.",
+            {},
+        ),
     },
     "report": {
         "title": ("Title of the report; else the name of the data set.", {}),

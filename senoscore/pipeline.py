@@ -59,7 +59,7 @@ OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
         "pooled.tsv",
         "certificate.tsv",
     ),
-    "burden": ("lineages.tsv", "donors.tsv"),
+    "burden": ("lineages.tsv", "donors.tsv", "comparisons.tsv", "targets.tsv"),
     "report": ("report.html",),
 }
 # the settings whose change reruns a stage
@@ -765,20 +765,43 @@ def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:
 def _burden(run: _Run) -> None:
     from anndata import read_h5ad
 
-    from senoscore import donors
+    from senoscore import compare, donors, targets
+    from senoscore.signatures import read_targets
 
     data = run.input()
     adata = read_h5ad(run.path("senoscore.h5ad"))
     z = adata.to_df()
-    donor = donors.donor_names(data.column("donor"), adata.n_obs)
+    column = data.column("donor")
+    donor = donors.donor_names(column, adata.n_obs)
     settings = run.settings.burden
-    options = {"min_cells": settings.min_cells, "confidence": settings.confidence}
-    write_tsv(donors.burden_table(adata.obs, z, donor=donor, **options), run.path("donors.tsv"))
     everyone = np.full(adata.n_obs, donors.ALL_DONORS, dtype=object)
-    write_tsv(
-        donors.burden_table(adata.obs, z, donor=everyone, **options).drop(columns="donor"),
-        run.path("lineages.tsv"),
+    per_donor, per_lineage = (
+        donors.burden_table(
+            adata.obs, z, donor=who, min_cells=settings.min_cells, confidence=settings.confidence
+        )
+        for who in (donor, everyone)
     )
+    write_tsv(per_donor, run.path("donors.tsv"))
+    write_tsv(per_lineage.drop(columns="donor"), run.path("lineages.tsv"))
+    # by place, not by name: names of cells may occur twice
+    others = {c: data.obs[c].array for c in data.obs.columns if c not in adata.obs}
+    compared = compare.comparisons(
+        adata.obs.assign(**others), z, donor=None if column is None else donor,
+        condition=data.facts.condition.value, age=data.facts.age.value,
+        reference=settings.reference, covariates=settings.covariates,
+        min_cells=settings.min_cells, confidence=settings.confidence,
+    )  # fmt: skip
+    write_tsv(compared, run.path("comparisons.tsv"))
+    known = read_targets()
+    panel, _, totals = read_panel(run.directory)
+    found = targets.target_table(
+        targets.target_expression(panel, totals, data, known), known,
+        lineage=np.asarray(adata.obs[keys.OBS_LINEAGE].astype(object), dtype=object),
+        call=np.asarray(adata.obs[keys.OBS_SENESCENCE_CALL].astype(object), dtype=object),
+        use=adata.obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
+        totals=totals if data.has_counts else None, confidence=settings.confidence,
+    )  # fmt: skip
+    write_tsv(found, run.path("targets.tsv"))
 
 
 def _report(run: _Run) -> None:

@@ -85,10 +85,15 @@ class CallSettings:
 
 @dataclass(frozen=True)
 class BurdenSettings:
-    """What counts as a donor."""
+    """What counts as a donor, and what donors are compared by.
+
+    Conditions and ages are those of the data set (``dataset.condition``, ``dataset.age``).
+    """
 
     min_cells: int = 10
     confidence: float = 0.95
+    reference: str | None = None
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
