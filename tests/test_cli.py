@@ -18,6 +18,7 @@ import pytest
 
 from senoscore import __version__, cli, console
 from senoscore.cli import main
+from senoscore.pipeline import OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,8 +119,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
          "whole number from 1; see 'senoscore analyse --help'"),
         (["inspect", "gone.h5ad"], "gone.h5ad: no such file"),
         (["stage", "qc", "x", "--source", "gone.h5ad"], "there is no file 'gone.h5ad'"),
-        (["stage", "qd", "x", "--source", "bad.yaml"], "'qd' is no stage; there are inspect, qc, "
-         "annotate, score, call, burden, report"),
+        (["stage", "qd", "x", "--source", "bad.yaml"], "'qd' is no stage; there are "
+         + ", ".join(OUTPUTS)),
         (["stage", "qc", "x", "--source", "y", "--shard", "3/2"], "argument --shard: '3/2' should "
          "be K/N with K from 1 to N, such as 2/3; see 'senoscore stage --help'"),
         (["stage", "qc", "x", "--source", "y", "--settings", "{"], "argument --settings: not JSON: "

@@ -3,7 +3,8 @@ rule burden:
     input:
         source=source,
         scored="<results>/{dataset}/senoscore.h5ad",
-        pooled="<results>/{dataset}/pooled.tsv",
+        facts="<results>/{dataset}/stages/facts.json",
+        qc=plan.parts("<results>/{dataset}/stages/qc{shard}.npz"),
     output:
         lineages=report(
             "<results>/{dataset}/lineages.tsv",
@@ -16,6 +17,18 @@ rule burden:
             caption="../report/donors.rst",
             category="{dataset}",
             labels={"table": "donors"},
+        ),
+        comparisons=report(
+            "<results>/{dataset}/comparisons.tsv",
+            caption="../report/comparisons.rst",
+            category="{dataset}",
+            labels={"table": "comparisons of donors"},
+        ),
+        targets=report(
+            "<results>/{dataset}/targets.tsv",
+            caption="../report/targets.rst",
+            category="{dataset}",
+            labels={"table": "targets"},
         ),
     log:
         "<logs>/{dataset}/burden.log",

@@ -13,6 +13,8 @@ rule report:
                 "pooled",
                 "lineages",
                 "donors",
+                "comparisons",
+                "targets",
             ],
         ),
     output:
