@@ -99,7 +99,7 @@ def example() -> ad.AnnData:
     obs = pd.DataFrame(
         {
             "lineage": pd.Categorical(["T", "B", "T", None]),
-            "note": ["x", "größe", "", "a\tb"],
+            "note": ["x", "größe", "x", "a\tb"],
             "qc_pass": [True, False, True, True],
             "n": [1, 2, 3, 4],
         },
@@ -307,6 +307,11 @@ def test_damaged_npz_is_one_sentence(tmp_path: Path, compress: bool) -> None:
         with pytest.raises(InputDataError, match="delete it and run the stage") as caught:
             read_npz(path)
         assert "\n" not in str(caught.value)
+    with zipfile.ZipFile(path, "w") as archive, archive.open("a.npy", "w") as member:
+        np.lib.format.write_array(member, np.arange(3))
+        member.write(b"more")
+    with pytest.raises(InputDataError, match="longer than its array"):
+        read_npz(path)
     with pytest.raises(InputDataError, match="^No file"):
         read_npz(tmp_path / "none.npz")
 

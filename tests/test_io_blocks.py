@@ -489,31 +489,43 @@ def test_any_block_size_threads_chunks_and_rows_give_the_same_bytes(
 @pytest.mark.parametrize("part", [4, 12, 1 << 19])
 def test_disorder_is_found_wherever_the_work_is_cut(tmp_path: Path, chunk: int, part: int) -> None:
     """Each pair of neighbours swapped once: no seam between chunks or tasks goes unseen."""
-    rows = sparse.csr_matrix(np.arange(1.0, 41)[None, :].repeat(2, 0))
-    expected = sparse.vstack([rows] * 20, format="csr")
-    swapped = expected.copy()
-    for row in range(40):
-        k = row * 40 + row % 39
+    expected = sparse.csr_matrix(np.arange(1.0, 121).reshape(12, 10))
+    for at in range(9):
+        swapped = expected.copy()
+        for k in range(at, 120, 10):
+            for values in (swapped.indices, swapped.data):
+                values[k], values[k + 1] = values[k + 1], values[k]
+        path = write_file(tmp_path / "a.h5ad", swapped, chunk=chunk)
+        with parts_of(part), open_blocks(path) as blocks:
+            for size in (1, 5, 12):
+                found = list(blocks.iter_blocks(block_size=size, threads=2))
+                identical(found, expected, 0)
+
+
+def test_disorder_in_one_place_is_found(tmp_path: Path) -> None:
+    """As above, with the rest of the block in order, so that only one seam can tell."""
+    expected = sparse.csr_matrix(np.arange(1.0, 121).reshape(4, 30))
+    for k in [k for k in range(90) if k % 30 != 29]:
+        swapped = expected.copy()
         for values in (swapped.indices, swapped.data):
             values[k], values[k + 1] = values[k + 1], values[k]
-    path = write_file(tmp_path / "a.h5ad", swapped, chunk=chunk)
-    with parts_of(part), open_blocks(path) as blocks:
-        identical(list(blocks.iter_blocks(block_size=1, threads=2)), expected, 0)
-        identical(list(blocks.iter_blocks(block_size=9, threads=2)), expected, 0)
+        path = write_file(tmp_path / "a.h5ad", swapped, chunk=7)
+        with parts_of(28), open_blocks(path) as blocks:
+            identical(list(blocks.iter_blocks(block_size=3)), expected, 0)
 
 
 @pytest.mark.parametrize("part", [4, 12, 1 << 19])
 def test_the_first_bad_value_is_named_wherever_the_work_is_cut(tmp_path: Path, part: int) -> None:
-    x = sparse.csr_matrix(np.ones((2, 40)))
-    for k in range(0, 40, 3):
-        x.data[-1 - k] = np.nan
+    x = sparse.csr_matrix(np.ones((3, 40)))
+    for k in range(40):
+        x.data[79 - k] = np.nan
         path = write_file(tmp_path / "a.h5ad", x, chunk=7)
         with (
             parts_of(part),
             open_blocks(path) as blocks,
             pytest.raises(InputDataError, match=f"row 1, column {39 - k} holds nan"),
         ):
-            list(blocks.iter_blocks(threads=2))
+            list(blocks.iter_blocks(threads=2, block_size=2))
 
 
 def test_a_chunk_that_many_blocks_share_is_decoded_once(
@@ -701,6 +713,16 @@ def write_zarr(adata: ad.AnnData, path: Path, zarr_format: Any) -> None:
         # anndata and zarr 3 announce changes of their own defaults
         warnings.simplefilter("ignore")
         adata.write_zarr(path)
+
+
+def test_a_backed_file_being_changed_is_read_as_changed(tmp_path: Path) -> None:
+    """Contiguous values may still lie in HDF5's buffer when the file is read beside it."""
+    x = counts().astype("float32").toarray()
+    ad.AnnData(x, **frames()).write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r+")
+    backed.file["X"][0, :5] = x[0, :5] = 99
+    same(joined(open_blocks(backed).iter_blocks()), x)
+    backed.file.close()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
