@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from senoscore import keys
-from senoscore.errors import SenoscoreWarning
+from senoscore.errors import InputDataError, SenoscoreWarning
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -174,6 +174,12 @@ def lineages(
     else:
         cells = by_markers(source, data, found, symbols, settings, threads=threads)
         table = pd.DataFrame(columns=list(LABEL_COLUMNS))
+        if cells[keys.OBS_LINEAGE].isna().all():
+            raise InputDataError(
+                "no cell could be given a lineage: the file has no cell-type labels that name one, "
+                "and the markers of no lineage stand out in its clusters; name a column of labels "
+                "(config: dataset.cell_type)"
+            )
     subset = markers.t_subsets(
         found.panel,
         symbols,
