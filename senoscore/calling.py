@@ -352,6 +352,13 @@ def senescence_calls(
     )
 
 
+def subject(lineage: str) -> tuple[str, ...]:
+    """The signatures that a call of this lineage is about."""
+    if lineage == "T":
+        return (*AXIS_SIGNATURES["exhaustion"], *AXIS_SIGNATURES["senescence"])
+    return (OTHER_LINEAGES[lineage],) if lineage in OTHER_LINEAGES else ()
+
+
 def deciding(lineage: str) -> tuple[str, ...]:
     """The signatures whose z or p-value can change the call of a cell of this lineage."""
     axes: tuple[str, ...] = ("proliferation", "interferon", "stress")

@@ -22,6 +22,7 @@ from senoscore.settings import AnnotateSettings, BurdenSettings, CallSettings, Q
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from senoscore.explain import Explanation
     from senoscore.inspect import Facts
 
 
@@ -452,6 +453,86 @@ def _donor_column(adata: AnnData, donor_key: str | None) -> pd.Series:
             f"obs has no column '{donor_key}'; it has {', '.join(map(str, adata.obs.columns))}"
         )
     return adata.obs[donor_key]
+
+
+def explain(
+    adata: AnnData | str | Path,
+    *,
+    cells: str | Sequence[str] | None = None,
+    state: str | None = None,
+    donor: str | None = None,
+    lineage: str | None = None,
+    signature: str | None = None,
+    signatures: Any = None,
+    donor_key: str | None = None,
+    source: str | Path | AnnData | None = None,
+    settings: CallSettings | None = None,
+    max_cells: int = 200,
+    threads: int = 1,
+) -> Explanation:
+    """Which genes make a cell's score, and whether its call stands without each of them.
+
+    A score is the sum of its genes' contributions ``sign·w·(x - mean of the controls)``, exactly.
+    Each gene is then left out of every signature and, with its controls, out of the null; z, p and
+    call are made anew. Held fixed: the draw of controls, the depth strata, the run's relation
+    between p and adjusted p, and power (see `senoscore.explain`). *How to read it*: a state whose
+    cells lose their call without one gene rests on that gene.
+
+    Parameters
+    ----------
+    adata
+        A folder of results (``results/<dataset>``), or an AnnData after `tl.score`.
+    cells
+        Names of cells; or give `state` or `donor`.
+    state
+        T-cell state (``"exhausted"``); with `lineage`, a senescence call of that lineage.
+    donor
+        All subsets of this donor.
+    lineage
+        Lineage of `state` (default: T), or the only one wanted of `donor`.
+    signature
+        Only this signature; None takes all that can change a call.
+    signatures
+        For an AnnData scored with signatures of your own: what `tl.score` was given.
+    donor_key
+        For an AnnData: obs column that names donors; None takes the one that inspection finds.
+    source
+        For a folder: where the data set is, if no longer where the run found it.
+    settings
+        For an AnnData: what `tl.call` was given.
+    max_cells
+        Cells of a state or of a donor's subset that are looked at, chosen by a hash of their names.
+    threads
+        Threads that read.
+
+    Returns
+    -------
+    `senoscore.explain.Explanation`: tables ``scores``, ``contributions``, ``removals``,
+    ``stability``, ``genes``, ``groups``; ``print(e.describe())`` for people; `pl.explain` draws it.
+
+    Raises
+    ------
+    InputDataError
+        Nothing to explain there, no such cells, or data that changed since they were scored.
+
+    Examples
+    --------
+    >>> e = sn.tl.explain("results/tumour", state="exhausted")  # doctest: +SKIP
+    >>> print(e.describe())  # doctest: +SKIP
+    """
+    from senoscore import explain as explaining
+    from senoscore.pipeline import reopen
+
+    if isinstance(adata, (str, Path)):
+        judged = reopen(adata, source=source, signature=signature, threads=threads)
+    else:
+        judged = explaining.judge_adata(
+            adata, signatures=signatures, signature=signature,
+            donor=None if donor is None else _donor_column(adata, donor_key), settings=settings,
+            threads=threads,
+        )  # fmt: skip
+    groups = explaining.choose_cells(judged, cells=cells, state=state, donor=donor, lineage=lineage)
+    return explaining.explain_cells(judged, groups, signature=signature, max_cells=max_cells)
 
 
 def scores_df(

@@ -37,6 +37,7 @@ from senoscore.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from senoscore.explain import Judged
     from senoscore.inputs import Input
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 BLOCK_SIZE: Final = 2048
 N_HELD_BACK: Final = 100
+SECONDS_BETWEEN_LINES: Final = 30
 
 
 def shard_file(stage: str, shard: tuple[int, int] | None) -> str:
@@ -234,15 +236,31 @@ class _Run:
             yield None
             return
         import sys
+        import time
 
         from tqdm import tqdm
 
-        on_terminal = sys.stderr.isatty()
-        with tqdm(
-            total=total, desc=what, unit=" cells", unit_scale=True, leave=False, ascii=not on_terminal,
-            mininterval=0.2 if on_terminal else 30, file=sys.stderr,
-        ) as shown:  # fmt: skip
-            yield shown.update
+        if sys.stderr.isatty():
+            with tqdm(total=total, desc=what, unit=" cells", unit_scale=True, leave=False) as shown:
+                yield shown.update
+            return
+        started = said = time.monotonic()
+        done = 0
+
+        def line(n: int) -> None:
+            nonlocal done, said
+            done += n
+            now = time.monotonic()
+            if now - said >= SECONDS_BETWEEN_LINES and done < total:
+                said = now
+                rate = done / (now - started)
+                logger.info(
+                    "%s: %s of %s cells, %.0f cells/s, %.0f s left",
+                    what, f"{done:,}", f"{total:,}", rate, (total - done) / rate,
+                )  # fmt: skip
+
+        yield line
+        logger.info("%s: %s cells in %.1f s", what, f"{done:,}", time.monotonic() - started)
 
     def parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
         """The arrays a sharded stage left, in the order of rows."""
@@ -561,7 +579,7 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
 
 
 def _call(run: _Run) -> None:
-    from senoscore import adjust, calling, certificate, donors, power, scoring
+    from senoscore import adjust, calling, certificate, donors, scoring
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
     data = run.input()
@@ -577,11 +595,7 @@ def _call(run: _Run) -> None:
         plan = state.plan()
         matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
         scoring.note_unscored(state.prepared, plan.usable, plan)
-        able = power.powered(
-            state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
-            codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
-            n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr, on_cp10k=run.settings.call.on_cp10k,
-        )  # fmt: skip
+        able = _able(run, state, plan, histogram, score, z)
         calibration = scoring.calibrate(
             state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
             sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
@@ -633,6 +647,24 @@ def _call(run: _Run) -> None:
     write_tsv(calibration, run.path("calibration.tsv"))
     write_tsv(pooled, run.path("pooled.tsv"))
     write_tsv(certified, run.path("certificate.tsv"))
+
+
+def _able(
+    run: _Run,
+    state: _Scoring,
+    plan: Any,
+    histogram: NDArray[np.int64],
+    score: NDArray[np.float64],
+    z: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    from senoscore import power
+
+    return power.powered(
+        state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
+        codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
+        n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
+        on_cp10k=run.settings.call.on_cp10k,
+    )  # fmt: skip
 
 
 _SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
@@ -809,6 +841,103 @@ def _report(run: _Run) -> None:
 
     settings = run.settings.report
     build_report(run.directory, title=settings.title, figures=settings.figures)
+
+
+def reopen(
+    directory: str | Path,
+    *,
+    source: str | Path | AnnData | None = None,
+    signature: str | None = None,
+    threads: int = 1,
+) -> Judged:
+    """A finished run as it stood when it made its calls, for `senoscore.explain`.
+
+    Parameters
+    ----------
+    directory
+        ``results/<dataset>``, with its ``stages`` folder.
+    source
+        The data set; None takes the path the run was started with.
+    signature
+        A signature wanted besides those that decide calls.
+    threads
+        Threads that read.
+
+    Raises
+    ------
+    InputDataError
+        There is no finished run, the data set is not found, or it is not the one that was scored.
+    """
+    from senoscore import calling, explain, scoring, streaming
+    from senoscore.io.blocks import open_blocks
+
+    run = _finished(Path(directory), source, threads)
+    data = run.input()
+    state = _Scoring(run, data)
+    if not state.cells.index.equals(data.obs.index):
+        raise InputDataError(
+            f"{_shown(run.source)} has other cells than the run in {directory}: name the file that "
+            "was scored"
+        )
+    parts = run.parts("score")
+    if "histogram" not in parts[0]:
+        raise InputDataError(
+            f"{directory}: {scoring.refused_scale(data.scale, data.matrix)}, so that there is "
+            "nothing to explain"
+        )
+    score, z = _joined(parts, "score"), _joined(parts, "z")
+    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+    plan = state.plan()
+    keep = {name for lineage in keys.LINEAGES for name in calling.deciding(lineage)}
+    if signature is not None:
+        scoring.note_unscored(state.prepared, plan.usable, plan)
+        scoring.require_scored(state.prepared, signature)
+        keep.add(signature)
+    groups = state.group_table
+    named = np.asarray((groups["lineage"] + " " + groups["subset"]).str.strip(), dtype=object)
+
+    def read(rows: NDArray[np.int64]) -> sparse.csr_matrix:
+        intake = streaming.Intake(data.genes, state.kind, state.log_base)
+        with open_blocks(run.source, matrix=data.matrix) as blocks:
+            return explain.read_rows(blocks, intake, rows, threads=threads)
+
+    return explain.judge(
+        cells=state.cells, plan=plan, voting=state.prepared.voting, histogram=histogram,
+        score=score, z=z, able=_able(run, state, plan, histogram, score, z), codes=state.codes,
+        strata=state.strata, keep=sorted(keep), settings=run.settings.call, donor=state.donor,
+        group=np.where(state.groups >= 0, named[state.groups], "") if len(named) else state.donor,
+        totals=state.totals, symbols=data.genes.symbols, sums=state.sums, eligible=state.eligible,
+        rank=scoring.id_rank(data.genes), kind=state.kind, seed=run.settings.score.seed,
+        sample=state.sample, sample_rows=state.sample_rows, read=read,
+    )  # fmt: skip
+
+
+def _finished(directory: Path, source: str | Path | AnnData | None, threads: int) -> _Run:
+    """The run in a folder, with its own settings."""
+    from anndata.io import read_elem
+
+    from senoscore.io.h5 import safe_h5_open
+
+    scored, facts = directory / "senoscore.h5ad", directory / "stages" / "facts.json"
+    missing = [path for path in (scored, facts) if not path.is_file()]
+    if missing:
+        raise InputDataError(
+            f"{missing[0]} is not there: name the results folder of one data set, with its stages"
+        )
+    with safe_h5_open(scored) as file:
+        settings = Settings.from_mapping(json.loads(read_elem(file["uns/senoscore/settings"])))
+    if source is None:
+        source = str(json.loads(facts.read_text("utf-8")).get("path") or "")
+        if not source or not Path(source).exists():
+            raise InputDataError(
+                f"the data set scored in {directory} is not at {source!r} any more: say where it is "
+                "(source)"
+            )
+    return _Run(directory, source, settings, threads)
+
+
+def _shown(source: object) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "the AnnData"
 
 
 def read_panel(
