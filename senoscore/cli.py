@@ -199,6 +199,24 @@ def _stage(args: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(args: argparse.Namespace) -> int:
+    from senoscore import tl
+    from senoscore.io.artefacts import write_tsv
+
+    found = tl.explain(
+        args.dir,
+        **_given(args, "cells", "state", "donor", "lineage", "signature", "source", "max_cells"),
+    )
+    print(console.printable(found.describe()))
+    if args.tsv:
+        write_tsv(found.to_frame(), args.tsv)
+    if args.png:
+        from senoscore.plots_explain import save
+
+        save(found, args.png, args.signature)
+    return 0
+
+
 def _summary(args: argparse.Namespace) -> int:
     from senoscore.report import build_summary
 
@@ -294,6 +312,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _threads(stage)
 
+    explain = add("explain", _explain, "the genes behind a score, and behind a call", _EXPLAIN)
+    explain.add_argument("dir", help="folder of the data set's results, with its stages")
+    which = explain.add_mutually_exclusive_group(required=True)
+    which.add_argument("--cell", dest="cells", action="append", metavar="NAME", help="one cell")
+    which.add_argument("--state", metavar="S", help="all cells of a T-cell state")
+    which.add_argument("--donor", metavar="D", help="a donor, subset by subset")
+    explain.add_argument(
+        "--lineage", metavar="L", help="--state is a senescence call of this lineage"
+    )
+    explain.add_argument("--signature", metavar="NAME", help="only this signature")
+    explain.add_argument("--source", metavar="FILE", help="the data set, if it has moved")
+    explain.add_argument(
+        "--max-cells", type=_positive, metavar="N", help="cells of a group to look at"
+    )
+    explain.add_argument("--tsv", metavar="OUT", help="write the genes as a table")
+    explain.add_argument("--png", metavar="OUT", help="draw the genes of one signature")
+
     summary = add("summary", _summary, "all data sets side by side: summary.tsv, .html", _SUMMARY)
     summary.add_argument("results", help="folder that holds the folders of the data sets")
     summary.add_argument("dataset", nargs="+", help="names of the data sets")
@@ -347,6 +382,10 @@ _STAGE: Final = """\
 senoscore stage inspect results/pbmc --source pbmc.h5ad
 senoscore stage qc results/pbmc --source pbmc.h5ad --threads 4 --shard 1/3
 senoscore stage call results/pbmc --source pbmc.h5ad --settings '{"call":{"fdr":0.1}}'"""
+_EXPLAIN: Final = """\
+senoscore explain results/tumour --state exhausted
+senoscore explain results/tumour --cell AAACCTGAGAAACCAT-1 --tsv cell.tsv --png cell.png
+senoscore explain results/tumour --lineage mono_mac --state senescent"""
 _SUMMARY: Final = """\
 senoscore summary results pbmc tumour"""
 

@@ -612,6 +612,20 @@ class Explanation:
     genes: pd.DataFrame
     fdr: float
 
+    def to_frame(self) -> pd.DataFrame:
+        """One table to keep: ``genes``, or for single cells ``contributions`` with what was lost.
+
+        Single cells get the call without each gene: ``t_state_without``,
+        ``senescence_call_without`` and ``call_kept``.
+        """
+        if (self.groups["n_cells"] > 1).any():
+            return self.genes
+        if self.removals.empty:
+            return self.contributions
+        names = {call: f"{call}_without" for call in _CALLS} | {"kept": "call_kept"}
+        tried = self.removals.rename(columns=names)
+        return self.contributions.merge(tried, on=["cell", "group", "lineage", "gene"], how="left")
+
     def describe(self, *, n_genes: int = 8) -> str:
         """The explanation in words, for a terminal."""
         return "\n".join(_describe(self, n_genes))
@@ -670,8 +684,8 @@ def explain_cells(
         removals += r
     if not scores:
         raise InputDataError(
-            f"signature '{signature}' was not scored in these cells; there are "
-            f"{', '.join(judged.signatures)}"
+            f"signature '{signature}' is not scored in these cells; it is in "
+            f"{', '.join(_lineages_of(judged, signature)) or 'none'}"
         )
     frames = [_stacked(parts) for parts in (scores, contributions, removals)]
     stability = _stability(judged, frames[2])
@@ -684,6 +698,12 @@ def explain_cells(
         genes=_averages(frames[1], frames[2]),
         fdr=judged.settings.fdr,
     )
+
+
+def _lineages_of(judged: Judged, signature: str | None) -> list[str]:
+    at = [k for k, name in enumerate(judged.signatures) if name == signature]
+    scored = judged.usable[:, at].any(axis=1)
+    return [name for name, known in zip(judged.lineages, scored, strict=True) if known]
 
 
 def _stacked(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

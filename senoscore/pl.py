@@ -16,6 +16,7 @@ from senoscore.plots import (
     scores,
     t_states,
 )
+from senoscore.plots_explain import explain
 
 __all__ = [
     "CALL_COLORS",
@@ -25,6 +26,7 @@ __all__ = [
     "calibration",
     "coverage",
     "embedding",
+    "explain",
     "lineages",
     "markers",
     "qc",
