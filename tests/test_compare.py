@@ -779,3 +779,79 @@ def test_a_refusal_can_be_written_as_a_table() -> None:
     table = compare.refused("disease", "2 donors in normal, 3 needed")
     assert tuple(table.columns) == compare.COLUMNS
     assert table["note"].tolist() == ["2 donors in normal, 3 needed"]
+
+
+def all_comparisons(made: ad.AnnData, **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "donor": made.obs["donor_id"].to_numpy(object),
+        "condition": None,
+        "age": None,
+        "min_cells": 10,
+        "confidence": 0.95,
+    }
+    return compare.comparisons(made.obs, made.to_df(), **{**given, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "no condition or age is known"),
+        ({"condition": "condition", "donor": None}, "the file names no donors"),
+        ({"condition": "sex", "reference": "x"}, "reference 'x' is no value of 'sex'"),
+        ({"condition": "condition", "covariates": ["bmi"]}, "obs has no column 'bmi'"),
+        ({"age": "t_subset"}, "no age could be read"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::senoscore.errors.SenoscoreWarning")
+def test_what_a_file_does_not_allow_is_a_row_with_the_reason(
+    options: dict[str, Any], reason: str
+) -> None:
+    table = all_comparisons(small(), **options)
+    assert tuple(table.columns) == compare.COLUMNS
+    assert len(table) == 1
+    assert reason in table["note"].iloc[0]
+    assert table["effect"].isna().all()
+
+
+def test_age_is_adjusted_for_the_condition_where_donors_suffice() -> None:
+    made = cohort(14, n_signatures=2)
+    table = all_comparisons(made, condition="condition", age="age", covariates=["sex"])
+    assert set(table.loc[table["term"] == "condition", "model"]) == {"condition + sex"}
+    assert set(table.loc[table["term"] == "age", "model"]) == {"condition + age + sex"}
+    # a condition of which no group has three donors does not keep age from being compared
+    made.obs["condition"] = made.obs["donor_id"].map(lambda d: d if d < "D10" else "rest")
+    alone = all_comparisons(made, condition="condition", age="age")
+    assert set(alone.loc[alone["term"] == "age", "model"]) == {"age"}
+    assert alone.loc[alone["term"] == "condition", "note"].str.contains("3 needed").all()
+
+
+def test_a_million_cells_of_two_hundred_donors_take_seconds() -> None:
+    import time
+
+    rng = np.random.default_rng(0)
+    n = 1_000_000
+    donor = rng.integers(0, 200, n)
+    obs = pd.DataFrame(
+        {
+            "donor_id": np.asarray([f"D{i:03d}" for i in range(200)], dtype=object)[donor],
+            "condition": np.where(donor % 2, "disease", "healthy"),
+            "age": 20 + donor % 61,
+            "lineage": pd.Categorical.from_codes(rng.integers(0, 7, n), list(keys.LINEAGES)),
+            "t_subset": pd.Categorical.from_codes(rng.integers(0, 4, n), list("abcd")),
+            "lineage_subset": pd.Categorical.from_codes(rng.integers(0, 3, n), list("xyz")),
+            "qc_pass": True,
+            "total_counts": 3000.0,
+        }
+    )
+    z = pd.DataFrame({f"s{k}": rng.standard_normal(n).astype(np.float32) for k in range(12)})
+    start = time.process_time()
+    plan = design.make_plan(
+        obs,
+        donor=obs["donor_id"].to_numpy(object),
+        keep=np.ones(n, bool),
+        condition="condition",
+        age="age",
+    )
+    table = compare.compare_cells(obs, z, plan, min_cells=10, confidence=0.95)
+    assert time.process_time() - start < 30  # 2 s on two cores
+    assert len(table) == 2 * (7 * 12 * 3 + 4 + 6 * 3)
