@@ -253,6 +253,37 @@ def test_exhausted_melanoma_t_cells_are_found(data: Path) -> None:
     assert not called[label.isin(["Memory T-cells", "Lymphocytes"])].any()
 
 
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    return float((positive[:, None] > negative).mean() + (positive[:, None] == negative).mean() / 2)
+
+
+def test_the_axes_tell_exhausted_cells_apart_better_than_ucell(data: Path) -> None:
+    import anndata as ad
+
+    import senoscore as sn
+
+    path = data / "sadefeldman_melanoma_cd8_dev.h5ad"
+    axis = calling.AXIS_SIGNATURES["exhaustion"][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SenoscoreWarning)
+        s = sn.analyse(path)
+        raw = ad.read_h5ad(path)
+        sn.tl.score(raw, [axis], groupby=None, method="ucell")
+    label = s.obs["cellTypes"].astype(str)
+    exhausted = label.str.startswith("Exhausted").to_numpy()
+    rest = label.isin(["Memory T-cells", "Lymphocytes"]).to_numpy()
+    cytotoxic = (label == "Cytotoxicity").to_numpy()
+    ours = s.obsm["t_axes"]["exhaustion"].to_numpy()
+    ucell = raw.obsm["senoscore_score"][axis].to_numpy()
+    assert auroc(ours[exhausted], ours[rest]) >= 0.89
+    assert auroc(ours[exhausted], ours[cytotoxic]) >= 0.94
+    for other in (rest, cytotoxic):
+        assert auroc(ours[exhausted], ours[other]) > auroc(ucell[exhausted], ucell[other])
+    # the axes are not the same thing
+    senescence = s.obsm["t_axes"]["senescence"].to_numpy()
+    assert 0.35 <= auroc(senescence[exhausted], senescence[rest]) <= 0.65
+
+
 def test_interferon_does_not_make_cells_senescent(data: Path) -> None:
     obs = analysed(data / "kang_ifnb2000.h5ad")
     share = (obs["senescence_call"] == "senescent").groupby(obs["stim"], observed=True).mean()

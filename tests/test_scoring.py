@@ -185,3 +185,11 @@ def test_bulk_fibroblasts_are_ordered_by_core_senescence(data: Path) -> None:
     rank = rankdata(z)
     auroc = (rank[old].sum() - old.sum() * (old.sum() + 1) / 2) / old.sum() / (~old).sum()
     assert auroc >= 0.95
+
+
+def test_cells_without_labels_and_without_markers_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(0.5, (60, 300)).astype(np.float32))
+    nobody = ad.AnnData(counts)
+    with pytest.raises(InputDataError, match="no cell could be given a lineage"):
+        sn.analyse(nobody)

@@ -81,8 +81,8 @@ _NFAT_FAMILY = "family shares 0.3; activity is nuclear translocation"
 _ACTIVATION = "an activation cytokine: any stimulated effector makes it, so it does not vote"
 # arm -> gene -> (direction, weight, votes, literature, note); evidence follows from the signs
 ARMS: dict[str, dict[str, tuple[str, float, bool, str, str]]] = {
-    # the exhaustion-only set as an axis: a gene that votes in another axis (or whose family does)
-    # gives up its vote here, and the dysfunctional programme of Li 2019 joins with half weight,
+    # the exhaustion-only set as an axis: a gene that votes in another axis gives up its vote
+    # here, its family counts as little as NFAT's, and the dysfunctional programme of Li 2019 joins with half weight,
     # less its members that are shared, of the senescence axis, or activation cytokines
     "t_axis_exhaustion": {
         **dict.fromkeys(("PDCD1", "LAG3", "ENTPD1"), ("+", 1, True, "", "")),
@@ -93,15 +93,34 @@ ARMS: dict[str, dict[str, tuple[str, float, bool, str, str]]] = {
         "TOX2": ("+", 0.5, True, "Seo 2019", ""),
         **dict.fromkeys(("NFATC1", "NFATC2", "NFATC3"), ("+", 0.1, True, "", _NFAT_FAMILY)),
         **dict.fromkeys(
-            ("PTMS", "FAM3C", "AKAP5", "CD7", "PHLDA1", "SNAP47", "TNS3", "RDH10", "DGKH",
-             "KIR2DL4", "LYST", "RAB27A", "CSF1", "ITGAE", "PAG1", "TNFRSF1B", "GALNT1", "GBP2",
-             "MYO7A"),
+            (
+                "PTMS",
+                "FAM3C",
+                "AKAP5",
+                "CD7",
+                "PHLDA1",
+                "SNAP47",
+                "TNS3",
+                "RDH10",
+                "DGKH",
+                "KIR2DL4",
+                "LYST",
+                "RAB27A",
+                "CSF1",
+                "ITGAE",
+                "PAG1",
+                "TNFRSF1B",
+                "GALNT1",
+                "GBP2",
+                "MYO7A",
+            ),
             ("+", 0.5, True, "Li 2019", "dysfunctional programme of melanoma CD8 T cells"),
         ),
         **dict.fromkeys(
-            ("NR4A1", "NR4A2", "NR4A3"),
-            ("+", 0, False, "", "its family votes in the stress axis and in recent activation"),
+            ("NR4A2", "NR4A3"),
+            ("+", 0.1, True, "", "also immediate-early: the weight of the NFAT family"),
         ),
+        "NR4A1": ("+", 0, False, "", "votes in the stress axis"),
         **dict.fromkeys(("HAVCR2", "TIGIT", "CTLA4"), ("0", 0, False, "", _BOTH)),
     },
     "t_arm_phenotype": {
