@@ -702,8 +702,7 @@ def explain_cells(
 
 def _lineages_of(judged: Judged, signature: str | None) -> list[str]:
     at = [k for k, name in enumerate(judged.signatures) if name == signature]
-    scored = judged.usable[:, at].any(axis=1)
-    return [name for name, known in zip(judged.lineages, scored, strict=True) if known]
+    return [name for code, name in enumerate(judged.lineages) if judged.usable[code, at].any()]
 
 
 def _stacked(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -873,13 +873,12 @@ def reopen(
 
     run = _finished(Path(directory), source, threads)
     data = run.input()
-    state = _Scoring(run, data)
-    if not state.cells.index.equals(data.obs.index):
+    if not _cells(run).index.equals(data.obs.index):
         raise InputDataError(
             f"{_shown(run.source)} has other cells than the run in {directory}: name the file that "
             "was scored"
         )
-    parts = run.parts("score")
+    state, parts = _Scoring(run, data), run.parts("score")
     if "histogram" not in parts[0]:
         raise InputDataError(
             f"{directory}: {scoring.refused_scale(data.scale, data.matrix)}, so that there is "

@@ -115,7 +115,7 @@ def save(explanation: Explanation, path: str | Path, signature: str | None = Non
 
     n_genes = explanation.genes.groupby(["group", "signature"]).size().max()
     size = (6.4, 1.2 + 0.24 * (min(int(n_genes), 20) + 1))
-    figure = Figure(figsize=size, layout="constrained")
-    explain(explanation, signature, ax=figure.add_subplot())
-    with atomic_path(path) as temporary:
+    with plain_style(), atomic_path(path) as temporary:
+        figure = Figure(figsize=size, layout="constrained")
+        explain(explanation, signature, ax=figure.add_subplot())
         figure.savefig(temporary, dpi=200, format=Path(path).suffix.lstrip(".") or "png")
