@@ -158,13 +158,20 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(plans: Iterator[tuple[int, Future[CsrBlock]]]) -> Iterator[CsrBlock]:
-    """Results in the order planned; `plans` queues work when advanced, with its size in bytes."""
+def _in_order(
+    plans: Iterator[tuple[int, Future[CsrBlock]]], at_least: int = 2
+) -> Iterator[CsrBlock]:
+    """Results in the order planned; `plans` queues work when advanced, with its size in bytes.
+
+    `at_least` results are under way at any time, and more while they are small.
+    """
     pending: deque[tuple[int, Future[CsrBlock]]] = deque()
     ahead = 0
     exhausted = False
     while True:
-        while not exhausted and (len(pending) < 2 or (ahead < _AHEAD_BYTES and len(pending) < 64)):
+        while not exhausted and (
+            len(pending) < at_least or (ahead < _AHEAD_BYTES and len(pending) < 64)
+        ):
             plan = next(plans, None)
             if plan is None:
                 exhausted = True
@@ -338,9 +345,9 @@ class CsrRows(RowBlocks):
             found[name].sort()
         bad = [fill for fill in found["data"] if fill.bad >= 0]
         if bad:
-            first_bad = bad[0].lo + bad[0].bad
-            row = int(np.searchsorted(indptr, first_bad, "right")) - 1
-            column, value = int(indices[first_bad - lo]), data[first_bad - lo]
+            position = bad[0].lo + bad[0].bad
+            row = int(np.searchsorted(indptr, position, "right")) - 1
+            column, value = int(indices[position - lo]), data[position - lo]
             raise not_finite(self.where, row, column, value)
         is_sorted = all(fill.fine for fill in found["indices"])
         if is_sorted:  # the seams between the threads' parts remain
@@ -442,7 +449,7 @@ class UnitRows(RowBlocks):
                 (self._unit_bytes(a, b), pool.submit(self._guarded, a, b))
                 for a, b in self._units(first, last, block_size)
             )
-            yield from _recut(_in_order(plans), first, last, block_size)
+            yield from _recut(_in_order(plans, threads + 1), first, last, block_size)
 
 
 def _recut(units: Iterator[CsrBlock], first: int, last: int, size: int) -> Iterator[CsrBlock]:
