@@ -40,11 +40,12 @@ class Curve:
 
     p: NDArray[np.float64]
     padj: NDArray[np.float64]
+    rank: NDArray[np.int64]
     factor: float
 
     @classmethod
     def of(cls, p: NDArray[np.float64], padj: NDArray[np.float64]) -> Curve:
-        """The curve of a family; NaN is left out."""
+        """The curve of a family; NaN is left out. `rank`: how many have this p or a smaller one."""
         known = ~np.isnan(p) & ~np.isnan(padj)
         order = np.argsort(p[known], kind="stable")
         p, padj = p[known][order], padj[known][order]
@@ -52,7 +53,22 @@ class Curve:
         plain = benjamini_hochberg(p)
         inside = (plain < 1) & (plain > 0)
         share = float(np.median(padj[inside] / plain[inside])) if inside.any() else 1.0
-        return cls(p, padj, share * len(p))
+        last = np.flatnonzero(np.append(p[1:] != p[:-1], True)) if len(p) else np.zeros(0, np.int64)
+        # an empty family becomes a family of one
+        return cls(p[last], padj[last], last + 1, share * max(len(p), 1))
+
+    def compact(self) -> Curve:
+        """The same curve without what lies inside a run of equal adjusted p."""
+        if not len(self.p):
+            return self
+        change = self.padj[1:] != self.padj[:-1]
+        keep = np.append(True, change) | np.append(change, True)
+        return Curve(self.p[keep], self.padj[keep], self.rank[keep], self.factor)
+
+    def critical(self, level: float) -> float:
+        """The largest p of the family with an adjusted p of at most `level`; 0 if there is none."""
+        below = self.p[self.padj <= level]
+        return float(below[-1]) if len(below) else 0.0
 
     def __call__(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Adjusted p of values that take the place of one of the family."""
@@ -62,13 +78,14 @@ class Curve:
         if not known.any():
             return out
         at = values[known]
-        rank = np.searchsorted(self.p, at, side="right")
+        place = np.searchsorted(self.p, at, side="right")
+        rank = np.append(0, self.rank)[place]
         own = self.factor * at / np.maximum(rank, 1)
-        above = np.append(self.padj, 1.0)[rank]
+        above = np.append(self.padj, 1.0)[place]
         adjusted = np.minimum(own, above)
-        member = rank > 0
-        member[member] = self.p[rank[member] - 1] == at[member]
-        adjusted[member] = self.padj[rank[member] - 1]
+        member = place > 0
+        member[member] = self.p[place[member] - 1] == at[member]
+        adjusted[member] = self.padj[place[member] - 1]
         out[known] = np.minimum(adjusted, 1.0)
         return out
 

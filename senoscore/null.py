@@ -197,6 +197,20 @@ def build_sets(
     return offsets, set_[order].astype(np.int32), weight[order]
 
 
+def join_sets(
+    tables: Sequence[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]], n_genes: int
+) -> GeneSets:
+    """The tables of all lineages (`build_sets`) as one."""
+    shift = np.cumsum([0, *(len(t[1]) for t in tables[:-1])])
+    return GeneSets(
+        np.vstack([t[0] + at for t, at in zip(tables, shift, strict=True)])
+        if tables
+        else np.zeros((0, n_genes + 1), np.int64),
+        np.concatenate([t[1] for t in tables]) if tables else np.zeros(0, np.int32),
+        np.concatenate([t[2] for t in tables]) if tables else np.zeros(0, np.int64),
+    )
+
+
 def fixed_weights(weights: NDArray[np.float64]) -> NDArray[np.int64]:
     """Weights as integers, in units of 2**-FIX_W."""
     return np.rint(np.asarray(weights) * 2**FIX_W).astype(np.int64)
@@ -236,11 +250,16 @@ def depth_strata(
         cells = np.flatnonzero((codes == code) & use)
         if not len(cells):
             continue
-        n = int(np.clip(len(cells) // MIN_CELLS_PER_STRATUM, 1, MAX_STRATA))
-        limits = np.quantile(depth[cells], np.arange(1, n) / n)
+        limits = stratum_limits(depth[cells])
         strata[cells] = np.searchsorted(limits, depth[cells], side="left")
-        most = max(most, n)
+        most = max(most, len(limits) + 1)
     return strata, most
+
+
+def stratum_limits(depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The depths that part the cells of one lineage into strata: the upper limit of each but the last."""
+    n = int(np.clip(len(depth) // MIN_CELLS_PER_STRATUM, 1, MAX_STRATA))
+    return np.quantile(depth, np.arange(1, n) / n)
 
 
 def bin_of(z: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -398,14 +417,7 @@ def plan_scores(
                 indptr, indices, data, totals, kind, offsets, sets, weights,
                 n_signatures=len(signatures), n_null=n_null,
             )  # fmt: skip
-    shift = np.cumsum([0, *(len(t[1]) for t in tables[:-1])])
-    joined = GeneSets(
-        np.vstack([t[0] + at for t, at in zip(tables, shift, strict=True)])
-        if tables
-        else np.zeros((0, n_genes + 1), np.int64),
-        np.concatenate([t[1] for t in tables]) if tables else np.zeros(0, np.int32),
-        np.concatenate([t[2] for t in tables]) if tables else np.zeros(0, np.int64),
-    )
+    joined = join_sets(tables, n_genes)
     return Plan(
         tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons
     )
