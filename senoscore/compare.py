@@ -27,6 +27,7 @@ from senoscore.design import (
     MIN_DONORS,
     Plan,
     Term,
+    count,
     covariate_blocks,
     donor_base,
     make_plan,
@@ -351,7 +352,10 @@ def _lineage_rows(
     state = _Lineage(plan, covariate_blocks(plan, cells), min_donors)
     depth = _depth(obs, unit, plan.n)
     left_out = int((~enough & (n_cells > 0)).sum())
-    fewer = f"{left_out} donors with fewer than {min_cells} cells left out" if left_out else ""
+    # where donors have several conditions, a unit is a donor in one of them
+    unit_name = "donor" if plan.design == "between donors" else "donor × condition"
+    few = f"{count(left_out, unit_name)} with fewer than {min_cells} cells left out"
+    fewer = few if left_out else ""
     common = {"lineage": name, "notes": [*plan.notes, *([fewer] if fewer else [])]}
     alive = []
     rows = []
@@ -498,7 +502,7 @@ def _mean_row(
     known = np.isfinite(data.y) & np.isfinite(data.sampling)
     if lost := len(set(plan.donor[enough]) - set(plan.donor[known])):
         few = "of the main subsets" if measure == "per_cell" else "with this score"
-        told = f"{lost} donors with too few cells {few} left out"
+        told = f"{count(lost, 'donor')} with too few cells {few} left out"
         common = {**common, "notes": [*common["notes"], told]}
     cases = state.cases(index, known)
     unit = "z" if term.reference else f"z {term.level}"

@@ -217,6 +217,17 @@ def make_plan(
     return plan
 
 
+def count(n: int, what: str) -> str:
+    """A number of things in words.
+
+    Examples
+    --------
+    >>> count(1, "donor"), count(2, "donor")
+    ('1 donor', '2 donors')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def _list(values: Any, most: int = 6) -> str:
     texts = [f"'{v}'" if " " in str(v) else str(v) for v in values]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
@@ -264,7 +275,7 @@ def _complete(
                 values, there = found.years, np.isfinite(found.years)
         lost = sorted(set(donor[keep]) - set(donor[keep & there]))
         if lost:
-            notes.append(f"{len(lost)} donors without '{_plain(name)}' left out")
+            notes.append(f"{count(len(lost), 'donor')} without '{_plain(name)}' left out")
         keep = keep & there
         raw[_plain(name)] = values
         if not keep.any():
@@ -356,7 +367,7 @@ def _age_term(
     n_donors = len(set(person))
     if n_donors < 2 * min_donors:
         raise InputDataError(
-            f"{n_donors} donors with a known age in '{name}': a slope needs {2 * min_donors}"
+            f"{count(n_donors, 'donor')} with a known age in '{name}': a slope needs {2 * min_donors}"
         )
     if np.ptp(per_unit) == 0:
         raise InputDataError(f"all donors have the same age in '{name}' ({per_unit[0]:g} years)")
@@ -386,18 +397,18 @@ def too_few(term: Term, plan: Plan, units: NDArray[np.bool_], min_donors: int) -
     """Why a term cannot be tested with these units, empty if it can."""
     if term.high is None or term.low is None:
         n = len(set(plan.donor[units]))
-        return "" if n >= 2 * min_donors else f"{n} donors, a slope needs {2 * min_donors}"
+        return "" if n >= 2 * min_donors else f"{count(n, 'donor')}, a slope needs {2 * min_donors}"
     high, low = (set(plan.donor[units & at]) for at in (term.high, term.low))
     if plan.paired:
         n = len(high & low)
         return (
             ""
             if n >= min_donors
-            else f"{n} donors have both {term.level} and {term.reference}, {min_donors} needed"
+            else f"{count(n, 'donor')} with both {term.level} and {term.reference}, {min_donors} needed"
         )
     for found, name in ((low, term.reference), (high, term.level)):
         if len(found) < min_donors:
-            return f"{len(found)} donors in {name}, {min_donors} needed"
+            return f"{count(len(found), 'donor')} in {name}, {min_donors} needed"
     return ""
 
 

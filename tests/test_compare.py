@@ -448,7 +448,7 @@ def small(**options: Any) -> ad.AnnData:
 
 @pytest.mark.parametrize("n_donors", [2, 4, 5])
 def test_fewer_than_three_donors_a_group_are_refused(n_donors: int) -> None:
-    with pytest.raises(InputDataError, match=r"2 donors in|1 donors in") as error:
+    with pytest.raises(InputDataError, match=r"2 donors in|1 donor in") as error:
         sn.tl.compare(small(n_donors=n_donors), condition="condition")
     assert "3 needed" in str(error.value)
     assert "not independent" in str(error.value)
@@ -618,7 +618,7 @@ def test_donors_of_few_cells_are_left_out_and_said() -> None:
     made = made[~made.obs_names.isin(few)].copy()
     table = sn.tl.compare(made, condition="condition", min_cells=10)
     assert (rows(table, "mean")["n_donors"] == 4).all()
-    assert table["note"].str.contains("1 donors with fewer than 10 cells left out").all()
+    assert table["note"].str.contains("1 donor with fewer than 10 cells left out").all()
 
 
 def test_a_third_condition_of_two_donors_gets_a_reason_and_does_not_stop_the_rest() -> None:
