@@ -87,7 +87,7 @@ def test_a_good_file_opens_and_is_described(h5ad: Path) -> None:
     ("content", "words"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
-        (gzip.compress(b"x" * 100), "gzip-compressed. Unpack it with `gunzip`"),
+        (gzip.compress(b"x" * 100, mtime=0), "gzip-compressed. Unpack it with `gunzip`"),
         (b"<!DOCTYPE html><html>404</html>", "web page"),
         (b"PK\x03\x04" + bytes(50), "zip archive"),
         (b"%%MatrixMarket matrix coordinate\n", "MatrixMarket"),
