@@ -600,7 +600,7 @@ def _call(run: _Run) -> None:
             state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
             sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
             depth=state.depth, codes=state.codes, strata=state.strata, kind=state.kind,
-            n_sets=N_HELD_BACK, seed=run.settings.score.seed,
+            n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
         )  # fmt: skip
         group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
         pooled = donors.pooled_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -337,35 +338,37 @@ def calibrate(
     kind: int,
     n_sets: int,
     seed: int,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """`calibration.calibrate_lineage` for every lineage that has a null."""
-    tables = []
     ids = np.asarray(genes.ids, dtype=object)
     rank = id_rank(genes)
-    for code, lineage in enumerate(prepared.lineages):
+
+    def one(code: int) -> pd.DataFrame | None:
         rows = np.flatnonzero(codes[sample_rows] == code)
         cells = sample_rows[rows]
         shapes = [v for s, v in enumerate(prepared.voting) if plan.usable[code, s]]
         if not len(rows) or not shapes:
-            continue
-        tables.append(
-            calibrate_lineage(
-                shapes,
-                lineage=lineage,
-                sums=sums[code],
-                eligible=eligible,
-                rank=rank,
-                ids=ids,
-                cells=sample[rows],
-                totals=totals[cells],
-                depth=depth[cells],
-                strata=strata[cells],
-                kind=kind,
-                n_null=plan.n_null,
-                n_sets=n_sets,
-                seed=seed,
-            )
+            return None
+        return calibrate_lineage(
+            shapes,
+            lineage=prepared.lineages[code],
+            sums=sums[code],
+            eligible=eligible,
+            rank=rank,
+            ids=ids,
+            cells=sample[rows],
+            totals=totals[cells],
+            depth=depth[cells],
+            strata=strata[cells],
+            kind=kind,
+            n_null=plan.n_null,
+            n_sets=n_sets,
+            seed=seed,
         )
+
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        tables = [t for t in pool.map(one, range(len(prepared.lineages))) if t is not None]
     from senoscore.calibration import COLUMNS
 
     filled = [table for table in tables if len(table)]

@@ -45,8 +45,7 @@ def nearest_in_mean(
         # a run of equal values on the left is met from its highest rank: walk to its start,
         # then take the run, and both runs where they are equally near, in order of rank
         if left >= 0 and (
-            take_left
-            or (right < means.shape[0] and target - means[left] == means[right] - target)
+            take_left or (right < means.shape[0] and target - means[left] == means[right] - target)
         ):
             tie = right < means.shape[0] and target - means[left] == means[right] - target
             start = left
