@@ -70,6 +70,21 @@ def test_each_state_comes_from_its_rule() -> None:
     assert state({"t_axis_exhaustion": np.nan}) == "indeterminate"
 
 
+@pytest.mark.parametrize("axis", ["t_axis_exhaustion", "t_arm_phenotype"])
+def test_what_nearly_is_called_is_not_ruled_out(axis: str) -> None:
+    """Half the molecules of an exhausted cell gone, it used to be `neither`."""
+    assert state({axis: 0.04}) in ("exhausted", "senescent_like")
+    assert state({axis: 0.2}) == "indeterminate"
+    assert "neither called nor ruled out" in states([{axis: 0.2}])["t_state_rule"].iloc[0]
+    assert state({axis: 0.3}) == "neither"
+    strict = CallSettings(doubt_fdr=0.01)
+    assert state({axis: 0.2}, settings=strict) == "neither"
+    # what is called, vetoed or set aside stays what it is
+    assert state({axis: 0.2, "conf_proliferation_s": 1e-6}) == "cycling"
+    treg = np.array(["Treg"], dtype=object)
+    assert state({axis: 0.2}, t_subset=treg) == "neither"
+
+
 def test_the_surface_phenotype_alone_is_never_senescent() -> None:
     phenotype = {"t_discriminating_senescence_only": 1e-8, "t_arm_phenotype": 1e-8}
     assert state(phenotype) == "senescent_like"
