@@ -65,7 +65,8 @@ def _analyse(args: argparse.Namespace) -> int:
     from senoscore import config
 
     _exists(args.file)
-    settings = config.settings_for_file(args.file, args.config, args.set)
+    chosen = [*args.set, *([f"score.reference={args.reference}"] if args.reference else [])]
+    settings = config.settings_for_file(args.file, args.config, chosen)
     from senoscore.pipeline import analyse
 
     out = Path(args.out)
@@ -217,6 +218,15 @@ def _explain(args: argparse.Namespace) -> int:
     return 0
 
 
+def _freeze(args: argparse.Namespace) -> int:
+    from senoscore import tl
+
+    made = tl.freeze(args.dir, args.out, **_given(args, "source"))
+    held = ", ".join(f"{n:,} {name}" for name, n in made.about["n_cells"].items())
+    print(f"{args.out}: {len(made.signatures)} signatures, cells: {held}; {made.sha256[:12]}")
+    return 0
+
+
 def _summary(args: argparse.Namespace) -> int:
     from senoscore.report import build_summary
 
@@ -255,6 +265,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="one setting, as dotted path: call.fdr=0.1, dataset.cell_type=louvain",
     )  # fmt: skip
+    analyse.add_argument(
+        "--reference", metavar="FILE", help="score against a frozen run (see senoscore freeze)"
+    )
     analyse.add_argument("--no-report", action="store_true", help="no report.html")
 
     inspect = add("inspect", _inspect, "what is in a file, and how that was found", _INSPECT)
@@ -329,6 +342,11 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--tsv", metavar="OUT", help="write the genes as a table")
     explain.add_argument("--png", metavar="OUT", help="draw the genes of one signature")
 
+    freeze = add("freeze", _freeze, "keep a run as the reference of other data sets", _FREEZE)
+    freeze.add_argument("dir", help="folder of the data set's results, with its stages")
+    freeze.add_argument("out", help=".npz file to write")
+    freeze.add_argument("--source", metavar="FILE", help="the data set, if it has moved")
+
     summary = add("summary", _summary, "all data sets side by side: summary.tsv, .html", _SUMMARY)
     summary.add_argument("results", help="folder that holds the folders of the data sets")
     summary.add_argument("dataset", nargs="+", help="names of the data sets")
@@ -386,6 +404,9 @@ _EXPLAIN: Final = """\
 senoscore explain results/tumour --state exhausted
 senoscore explain results/tumour --cell AAACCTGAGAAACCAT-1 --tsv cell.tsv --png cell.png
 senoscore explain results/tumour --lineage mono_mac --state senescent"""
+_FREEZE: Final = """\
+senoscore freeze results/healthy healthy.npz
+senoscore analyse tumour.h5ad --out results/tumour --reference healthy.npz"""
 _SUMMARY: Final = """\
 senoscore summary results pbmc tumour"""
 

@@ -95,6 +95,11 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             {"ge": 0, "le": 1},
         ),
         "min_genes_found": ("A signature with fewer genes measured is not scored.", {"ge": 1}),
+        "reference": (
+            "A run frozen by `senoscore freeze`, against which cells are scored one by one; null: "
+            "each data set is its own reference.",
+            {},
+        ),
     },
     "call": {
         "fdr": ("False discovery rate of a state, per signature and lineage.", {"gt": 0, "lt": 1}),
@@ -414,6 +419,12 @@ def check_files(config: Config, folder: Path | None = None) -> None:
         f"datasets.{name}.path: no file at {str(folder / dataset.path)!r}"
         for name, dataset in config.datasets.items()
         if dataset.path is not None and not (folder / dataset.path).exists()
+    ]
+    used = [config.settings(name).get("score", {}).get("reference") for name in config.datasets]
+    problems += [
+        f"score.reference: no file at {str(folder / file)!r}"
+        for file in dict.fromkeys(used)
+        if file is not None and not (folder / file).is_file()
     ]
     if problems:
         raise ConfigError(_listing(config.name, problems))

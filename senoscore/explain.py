@@ -245,7 +245,7 @@ def judge_adata(
         with open_blocks(adata, matrix=data.matrix) as blocks:
             return read_rows(blocks, intake, rows, threads=threads)
 
-    cells = _cell_facts(adata, np.asarray([*groups, None], dtype=object)[codes])
+    cells = cell_facts(adata, np.asarray([*groups, None], dtype=object)[codes])
     subset = cells[keys.OBS_T_SUBSET].fillna("").astype(str)
     judged = judge(
         cells=cells, plan=made.plan, voting=prepared.voting, histogram=made.scored.histogram,
@@ -263,6 +263,11 @@ def judge_adata(
 
 def _how_scored(adata: AnnData) -> dict[str, Any]:
     written = adata.uns.get(keys.UNS, {})
+    if "reference" in written:
+        raise InputDataError(
+            "these cells were scored against a frozen reference, which cannot be explained: score "
+            "them without one"
+        )
     if keys.OBSM_PADJ not in adata.obsm or "scored" not in written:
         hint = (
             "it holds scores, not expression: give the results folder instead"
@@ -273,7 +278,8 @@ def _how_scored(adata: AnnData) -> dict[str, Any]:
     return dict(json.loads(written["scored"]))
 
 
-def _cell_facts(adata: AnnData, lineage: NDArray[np.object_]) -> pd.DataFrame:
+def cell_facts(adata: AnnData, lineage: NDArray[np.object_]) -> pd.DataFrame:
+    """What calls need to know of cells besides their scores."""
     n = adata.n_obs
     obs = adata.obs
     defaults: dict[str, Any] = {

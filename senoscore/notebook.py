@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from senoscore.explain import Explanation
     from senoscore.inspect import Facts
+    from senoscore.reference import Reference
 
 
 def inspect(adata: AnnData | str | Path, *, overrides: Mapping[str, Any] | None = None) -> Facts:
@@ -535,6 +536,65 @@ def explain(
     return explaining.explain_cells(judged, groups, signature=signature, max_cells=max_cells)
 
 
+def freeze(
+    adata: AnnData | str | Path,
+    path: str | Path,
+    *,
+    source: str | Path | AnnData | None = None,
+    signatures: Any = None,
+    settings: CallSettings | None = None,
+    threads: int = 1,
+) -> Reference:
+    """Keep what these cells were compared with, so that other data sets can be scored by it.
+
+    The file holds, per lineage, the control genes of every signature gene, the null sets, their
+    centres, the pooled null at each depth, and the relation between p and adjusted p.
+    ``tl.score(other, reference=path)`` or the setting ``score.reference`` uses it: each cell's
+    numbers then depend on that cell and the file alone, and cells of different data sets can be
+    compared. *How to read it*: what is called at FDR 0.05 is what would have been called in the
+    reference; look at ``transfer`` (see `senoscore.reference`) for whether its null holds elsewhere.
+
+    Parameters
+    ----------
+    adata
+        A folder of results (``results/<dataset>``), or an AnnData after `tl.score`.
+    path
+        The ``.npz`` file to write.
+    source
+        For a folder: where the data set is, if no longer where the run found it.
+    signatures
+        For an AnnData scored with signatures of your own: what `tl.score` was given.
+    settings
+        For an AnnData: what `tl.call` was given.
+    threads
+        Threads that read.
+
+    Returns
+    -------
+    `senoscore.reference.Reference`; ``.summary()`` is a table of what it holds. Written to `path`:
+    the same bytes for the same run.
+
+    Raises
+    ------
+    InputDataError
+        There is no finished run, it cannot be frozen, or the data have changed since.
+
+    Examples
+    --------
+    >>> sn.tl.freeze("results/healthy", "healthy.npz")  # doctest: +SKIP
+    >>> sn.tl.score(adata, reference="healthy.npz")  # doctest: +SKIP
+    """
+    from senoscore import pipeline
+    from senoscore.freeze import freeze_adata
+
+    if isinstance(adata, (str, Path)):
+        made = pipeline.freeze(adata, source=source, threads=threads)
+    else:
+        made = freeze_adata(adata, signatures=signatures, settings=settings, threads=threads)
+    made.write(path)
+    return made
+
+
 def scores_df(
     adata: AnnData,
     what: Literal["score", "z", "pvalue", "padj"] = "z",
@@ -641,6 +701,15 @@ def _cells(adata: AnnData) -> dict[str, Any]:
     }
 
 
+def _adjust(adata: AnnData) -> Any:
+    """How p-values among candidates are adjusted: among themselves, or as in the reference."""
+    from senoscore.adjust import Frozen, adjust_among
+    from senoscore.reference import steps_from
+
+    told = adata.uns.get(keys.UNS, {}).get("reference")
+    return adjust_among if told is None else Frozen(steps_from(told["steps"]))
+
+
 def _powered(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
     table = adata.obsm.get(keys.OBSM_POWERED)
     named = [s for s in signatures if table is not None and s in table]
@@ -666,6 +735,7 @@ def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
             "senescence": _powered(adata, calling.AXIS_SIGNATURES["senescence"]),
         },
         settings=settings,
+        adjust=_adjust(adata),
         **_cells(adata),
     )
 
@@ -678,8 +748,9 @@ def _senescence(adata: AnnData, t_state: pd.Series, settings: CallSettings) -> p
     for name, signature in calling.OTHER_LINEAGES.items():
         powered |= (cells["lineage"] == name) & _powered(adata, (signature,))
     return calling.senescence_calls(
-        _tables(adata), t_state=t_state, powered=powered, settings=settings, **cells
-    )
+        _tables(adata), t_state=t_state, powered=powered, settings=settings,
+        adjust=_adjust(adata), **cells,
+    )  # fmt: skip
 
 
 def _write_t(target: AnnData, adata: AnnData, states: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from senoscore import keys
-from senoscore.errors import InputDataError, SenoscoreError
+from senoscore.errors import ConfigError, InputDataError, SenoscoreError
 from senoscore.inspect import Facts, inspect_file
 from senoscore.io.artefacts import (
     read_npz,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from senoscore.explain import Judged
     from senoscore.inputs import Input
+    from senoscore.reference import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -480,11 +481,23 @@ class _Scoring:
         self.strata, self.n_strata = depth_strata(
             self.depth, self.codes, len(keys.LINEAGES), self.use & (self.totals > 0)
         )
-        chosen = scoring.choose_signatures(settings.signatures, settings.signature_files)
+        self.reference = _reference(run, data)
+        if self.reference is None:
+            chosen = scoring.choose_signatures(settings.signatures, settings.signature_files)
+        else:
+            chosen = self.reference.choose(settings.signatures)
+            self.strata = self.reference.strata(self.depth, self.codes, keys.LINEAGES)
+            self.n_strata = self.reference.n_strata
         self.prepared = scoring.prepare(
             chosen, data.genes, lineages=keys.LINEAGES, min_coverage=settings.min_coverage,
             min_genes_found=settings.min_genes_found,
         )  # fmt: skip
+        self.fitted = None
+        if self.reference is not None:
+            self.fitted = self.reference.fit(
+                data.genes, keys.LINEAGES, list(chosen), self.prepared.allowed,
+                min_coverage=settings.min_coverage,
+            )  # fmt: skip
         self.eligible = scoring.control_eligible(data.genes)
         self.donor = donors.donor_names(data.column("donor"), len(self.cells))
         subset = (
@@ -512,15 +525,37 @@ class _Scoring:
         self.data = data
         self.settings = settings
 
+    @property
+    def counted(self) -> NDArray[np.int64]:
+        """Strata of the cells whose null sets are counted: those that passed quality control."""
+        return np.where(self.use, self.strata, -1)
+
     def plan(self) -> Any:
         from senoscore.scoring import make_plan
 
+        if self.fitted is not None:
+            return self.fitted.plan
         return make_plan(
             self.prepared, sums=self.sums, n_cells=self.n_cells, eligible=self.eligible,
             genes=self.data.genes, sample=self.sample, sample_rows=self.sample_rows,
             totals=self.totals, codes=self.codes, use=self.use, kind=self.kind,
             n_null=self.settings.n_null, seed=self.settings.seed,
         )  # fmt: skip
+
+
+def _reference(run: _Run, data: Input) -> Reference | None:
+    """The frozen run that the settings name."""
+    from senoscore.scoring import open_reference
+
+    settings = run.settings.score
+    if settings.reference is None:
+        return None
+    if settings.signature_files:
+        raise ConfigError(
+            "score.reference holds its own signatures: leave out score.signature_files, or freeze a "
+            "run that has them"
+        )
+    return open_reference(settings.reference, data)
 
 
 def _score(run: _Run) -> None:
@@ -539,7 +574,7 @@ def _score(run: _Run) -> None:
             with run.bar("scores", last - first) as progress:
                 scored = streaming.score(
                     source, intake, state.plan(), totals=state.totals, codes=state.codes,
-                    strata=state.strata, n_strata=state.n_strata, groups=state.groups,
+                    strata=state.counted, n_strata=state.n_strata, groups=state.groups,
                     n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
                     threads=run.threads, progress=progress,
                 )  # fmt: skip
@@ -549,6 +584,8 @@ def _score(run: _Run) -> None:
                 "histogram": scored.histogram,
                 "group_sums": scored.group_sums,
             }
+            if state.reference is not None:
+                arrays["reference"] = np.asarray(state.reference.sha256)
         else:
             nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
             arrays |= {"score": nothing, "z": nothing}
@@ -590,18 +627,30 @@ def _call(run: _Run) -> None:
     n = len(state.cells)
     able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), bool)
     calibration, pooled = pd.DataFrame(), pd.DataFrame()
+    told = None
     if "histogram" in parts[0]:
         histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
         plan = state.plan()
-        matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
         scoring.note_unscored(state.prepared, plan.usable, plan)
-        able = _able(run, state, plan, histogram, score, z)
-        calibration = scoring.calibrate(
-            state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
-            sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
-            depth=state.depth, codes=state.codes, strata=state.strata, kind=state.kind,
-            n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
-        )  # fmt: skip
+        _same_reference(state.reference, parts)
+        if state.fitted is not None:
+            matched = scoring.finish_fitted(score, z, state.fitted, state.codes, state.strata)
+            able = state.fitted.able
+            told = scoring.tell_reference(
+                state.fitted, state.prepared, histogram, state.depth, state.codes, state.counted
+            )
+            calibration = told["transfer"]
+        else:
+            matched = scoring.finish(
+                score, z, histogram, state.codes, state.strata, len(keys.LINEAGES)
+            )
+            able = _able(run, state, plan, histogram, score, z)
+            calibration = scoring.calibrate(
+                state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
+                sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
+                depth=state.depth, codes=state.codes, strata=state.strata, kind=state.kind,
+                n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
+            )  # fmt: skip
         group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
         pooled = donors.pooled_table(
             state.group_table, group_sums,
@@ -621,9 +670,10 @@ def _call(run: _Run) -> None:
     }
     tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
     recorder = adjust.Recorder()
-    calls = _calls(run, state, tables, able, recorder)
+    frozen = None if state.reference is None else adjust.Frozen(state.reference.steps)
+    calls = _calls(run, state, tables, able, frozen or recorder)
     certified = pd.DataFrame(columns=list(certificate.COLUMNS))
-    if "histogram" in parts[0] and data.scale == "counts":
+    if "histogram" in parts[0] and data.scale == "counts" and state.reference is None:
         certified = certificate.certify(
             plan, calling.thresholds(tables, state.cells, recorder.curves),
             voting=state.prepared.voting, histogram=histogram, able=able, cells=state.cells,
@@ -637,6 +687,8 @@ def _call(run: _Run) -> None:
     adata = _score_space(run, data, state, matched, obs, calls, calibration)
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified
+    if told is not None:
+        adata.uns[keys.UNS]["reference"] = told
     others = {k: _joined(parts, k) for k in parts[0] if k not in _SCORE_ARRAYS}
     for name, values in others.items():
         adata.layers[name] = values.astype(np.float32)
@@ -667,7 +719,17 @@ def _able(
     )  # fmt: skip
 
 
-_SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums")
+_SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums", "reference")
+
+
+def _same_reference(
+    reference: Reference | None, parts: Sequence[Mapping[str, NDArray[Any]]]
+) -> None:
+    expected = "" if reference is None else reference.sha256
+    if any(str(part.get("reference", "")) != expected for part in parts):
+        raise InputDataError(
+            "the reference has changed since the cells were scored: run stage score again"
+        )
 
 
 def _calls(
@@ -879,6 +941,11 @@ def reopen(
             "was scored"
         )
     state, parts = _Scoring(run, data), run.parts("score")
+    if state.reference is not None:
+        raise InputDataError(
+            f"the run in {directory} was scored against a frozen reference, which cannot be "
+            "explained: analyse the data set without one"
+        )
     if "histogram" not in parts[0]:
         raise InputDataError(
             f"{directory}: {scoring.refused_scale(data.scale, data.matrix)}, so that there is "
@@ -908,6 +975,86 @@ def reopen(
         totals=state.totals, symbols=data.genes.symbols, sums=state.sums, eligible=state.eligible,
         rank=scoring.id_rank(data.genes), kind=state.kind, seed=run.settings.score.seed,
         sample=state.sample, sample_rows=state.sample_rows, read=read,
+    )  # fmt: skip
+
+
+def freeze(
+    directory: str | Path, *, source: str | Path | AnnData | None = None, threads: int = 1
+) -> Reference:
+    """What the cells of a finished run were compared with, for scoring other data sets by it.
+
+    Parameters
+    ----------
+    directory
+        ``results/<dataset>``, with its ``stages`` folder.
+    source
+        The data set; None takes the path the run was started with.
+    threads
+        Threads that read.
+
+    Raises
+    ------
+    InputDataError
+        There is no finished run, it cannot be frozen, or `source` is not what was scored.
+    """
+    from anndata.io import read_elem
+
+    from senoscore import __version__, adjust, calling, reference, scoring
+    from senoscore.io.h5 import safe_h5_open
+
+    run = _finished(Path(directory), source, threads)
+    data = run.input()
+    if not _cells(run).index.equals(data.obs.index):
+        raise InputDataError(
+            f"{_shown(run.source)} has other cells than the run in {directory}: name the file that "
+            "was scored"
+        )
+    state = _Scoring(run, data)
+    if state.reference is not None:
+        raise InputDataError(
+            f"the run in {directory} was itself scored against a reference: use that one"
+        )
+    parts = run.parts("score")
+    if "histogram" not in parts[0]:
+        raise InputDataError(
+            f"{directory}: {scoring.refused_scale(data.scale, data.matrix)}, so that there is "
+            "nothing to freeze"
+        )
+    with safe_h5_open(run.path("senoscore.h5ad")) as file:
+        name, sha256 = (
+            str(read_elem(file[f"uns/{keys.UNS}/{k}"])) for k in ("input", "input_sha256")
+        )
+    path = Path(run.source) if isinstance(run.source, (str, Path)) else None
+    if path is not None and path.is_file() and sha256_file(path) != sha256:
+        raise InputDataError(f"{path} has changed since it was scored: analyse it again")
+    score, z = _joined(parts, "score"), _joined(parts, "z")
+    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+    plan = state.plan()
+    matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
+    able = _able(run, state, plan, histogram, score, z)
+    tables = calling.Tables(
+        *(
+            pd.DataFrame(values, index=state.cells.index, columns=list(state.prepared.signatures))
+            for values in (matched.z, matched.pvalue, matched.padj)
+        )
+    )
+    recorder = adjust.Recorder()
+    _calls(run, state, tables, able, recorder)
+    settings = run.settings.to_dict()
+    return reference.build(
+        plan=plan, signatures=state.prepared.signatures, voting=state.prepared.voting,
+        genes=data.genes, scale=data.scale, sums=state.sums, n_cells=state.n_cells,
+        eligible=state.eligible, rank=scoring.id_rank(data.genes), depth=state.depth,
+        codes=state.codes, strata=state.strata, histogram=histogram, able=able,
+        pvalue=matched.pvalue, padj=matched.padj, steps=recorder.curves,
+        seed=run.settings.score.seed,
+        about={
+            "version": __version__,
+            "versions": _versions(),
+            "settings": {k: settings[k] for k in ("qc", "annotate", "score", "call")},
+            "input": name,
+            "input_sha256": sha256,
+        },
     )  # fmt: skip
 
 

@@ -556,8 +556,6 @@ def build(
     used = used[np.argsort(rank[used])]
     new = np.full(genes.n_genes, -1, np.int64)
     new[used] = np.arange(len(used))
-    kept = np.flatnonzero(plan.usable[lineages].any(axis=0))
-    names = [plan.signatures[s] for s in kept]
     organism = str(genes.organism)
     limits, lowest, cells = [], [], {}
     for k in lineages:
@@ -568,7 +566,7 @@ def build(
             at = codes == k
             curve = Curve.of(pvalue[at, s], padj[at, s]).compact()
             cells[plan.lineages[k], plan.signatures[s]] = curve
-    definitions = signatures.select(names)
+    definitions = signatures.select(plan.signatures)
     return Reference(
         organism=organism,
         scale=scale,
@@ -582,15 +580,13 @@ def build(
             np.float32,
         ),
         sets={
-            (lineages.index(k), int(np.searchsorted(kept, s))): FrozenSet(
-                new[own], weights, new[null], plan.centres[k, s]
-            )
+            (lineages.index(k), s): FrozenSet(new[own], weights, new[null], plan.centres[k, s])
             for (k, s), (own, null, weights) in drawn.items()
         },
         lowest=np.asarray(lowest),
         limits=tuple(limits),
-        histogram=histogram[lineages][:, kept],
-        able=able[lineages][:, :, kept],
+        histogram=histogram[lineages],
+        able=able[lineages],
         cells=cells,
         steps={name: curve.compact() for name, curve in sorted(steps.items())},
         about={
@@ -699,9 +695,7 @@ def _pack(ref: Reference) -> dict[str, NDArray[Any]]:
         "curve_factor": np.asarray([c.factor for c in curves], np.float64),
         "curve_p": np.concatenate([np.zeros(0), *(c.p for c in curves)]),
         "curve_padj": np.concatenate([np.zeros(0), *(c.padj for c in curves)]),
-        "curve_rank": np.concatenate(
-            [np.zeros(0, np.int64), *(c.rank for c in curves)], dtype=np.uint64
-        ),
+        "curve_rank": _narrow(np.concatenate([np.zeros(0, np.int64), *(c.rank for c in curves)])),
     }
 
 

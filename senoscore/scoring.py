@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.genes import GeneIndex
+    from senoscore.reference import Fitted, Reference
     from senoscore.streaming import Scan, Scored
 
 SAMPLE_PER_LINEAGE = 1000
@@ -422,6 +423,7 @@ def score(
     rng: int = ScoreSettings.seed,
     min_coverage: float = ScoreSettings.min_coverage,
     min_genes_found: int = ScoreSettings.min_genes_found,
+    reference: str | Path | Reference | None = None,
     threads: int = 1,
     block_size: int = 2048,
     copy: bool = False,
@@ -463,6 +465,10 @@ def score(
         Least share (0-1) of a signature's voting weight that must be measured.
     min_genes_found
         Least number of its genes that must be measured.
+    reference
+        A run frozen by `tl.freeze`. Its controls, null and thresholds are used instead of those of
+        these cells, so that no cell's numbers depend on the others; it brings its own signatures,
+        null sets and seed.
     threads
         Threads; the result does not depend on it.
     block_size
@@ -492,8 +498,9 @@ def score(
     if method not in METHODS:
         raise SignatureError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
     target = adata.copy() if copy else adata
-    chosen = choose_signatures(signatures)
     data = read_input(adata, layer=layer)
+    frozen = None if reference is None else open_reference(reference, data, method=method)
+    chosen = choose_signatures(signatures) if frozen is None else frozen.choose(signatures)
     codes, groups = group_codes(adata, groupby)
     restrict = groupby is not None and set(groups) <= set(keys.LINEAGES)
     prepared = prepare(
@@ -507,11 +514,18 @@ def score(
     if restrict:
         refuse_elsewhere(prepared, signatures)
     with open_blocks(adata, matrix=data.matrix) as source:
-        if method == "matched":
+        if frozen is not None:
+            result, powered, told = score_against(
+                frozen, source, data, prepared, codes, min_coverage=min_coverage,
+                threads=threads, block_size=block_size,
+            )  # fmt: skip
+        elif method == "matched":
             result, powered = score_matched(
                 source, data, prepared, codes, n_null=n_null, seed=rng, names=adata.obs_names,
                 threads=threads, block_size=block_size,
             )  # fmt: skip
+            told = {}
+        if method == "matched":
             tables = {
                 keys.OBSM_SCORE: result.score,
                 keys.OBSM_Z: result.z,
@@ -544,6 +558,9 @@ def score(
     target.uns.setdefault(keys.UNS, {})
     target.uns[keys.UNS]["signatures"] = prepared.var.copy()
     target.uns[keys.UNS]["method"] = method
+    target.uns[keys.UNS].pop("reference", None)
+    if frozen is not None:
+        target.uns[keys.UNS]["reference"] = told
     # what `tl.explain` needs to score the same cells again
     target.uns[keys.UNS]["scored"] = json.dumps(
         {
@@ -556,6 +573,92 @@ def score(
         }
     )
     return target if copy else None
+
+
+def open_reference(
+    reference: str | Path | Reference, data: Any, *, method: Method = "matched"
+) -> Reference:
+    """A frozen run, if these data can be scored against it."""
+    from senoscore.reference import Reference
+
+    if method != "matched":
+        raise SignatureError(f"method '{method}' knows no reference; leave out one of the two")
+    opened = reference if isinstance(reference, Reference) else Reference.read(reference)
+    opened.require_like(data.genes, data.scale)
+    return opened
+
+
+def score_against(
+    reference: Reference,
+    source: Any,
+    data: Any,
+    prepared: Prepared,
+    codes: NDArray[np.int64],
+    *,
+    min_coverage: float,
+    threads: int = 1,
+    block_size: int = 2048,
+) -> tuple[Matched, NDArray[np.bool_], dict[str, Any]]:
+    """Scores of all cells against a frozen run, what is powered, and what to tell of the reference."""
+    from senoscore import streaming
+
+    kind, base = value_kind(data.scale, data.matrix)
+    intake = streaming.Intake(data.genes, kind, base)
+    first = streaming.scan(
+        source, intake, gene_class=np.zeros(intake.n_genes, np.uint8),
+        codes=np.full(len(codes), -1), n_codes=1, panel=np.zeros(0, np.int64),
+        sampled=np.zeros(len(codes), bool), block_size=block_size, threads=threads,
+    )  # fmt: skip
+    totals = first.metrics[:, 0]
+    depth = first.metrics[:, 1] if kind == LOG else totals
+    strata = reference.strata(depth, codes, prepared.lineages)
+    fitted = reference.fit(
+        data.genes, prepared.lineages, list(prepared.signatures), prepared.allowed,
+        min_coverage=min_coverage,
+    )  # fmt: skip
+    scored = streaming.score(
+        source, intake, fitted.plan, totals=totals, codes=codes, strata=strata,
+        n_strata=reference.n_strata, groups=np.full(len(codes), -1, np.int64), n_groups=0,
+        block_size=block_size, threads=threads,
+    )  # fmt: skip
+    note_unscored(prepared, fitted.plan.usable, fitted.plan)
+    told = tell_reference(fitted, prepared, scored.histogram, depth, codes, strata)
+    result = finish_fitted(scored.score, scored.z, fitted, codes, strata)
+    return result, powered_cells(fitted.able, codes, strata), told
+
+
+def finish_fitted(
+    score: NDArray[np.float64],
+    z: NDArray[np.float64],
+    fitted: Fitted,
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+) -> Matched:
+    """As `finish`, by the null and the thresholds of a reference."""
+    return Matched(score, *fitted.finish(z, codes, strata))
+
+
+def tell_reference(
+    fitted: Fitted,
+    prepared: Prepared,
+    histogram: NDArray[np.int64],
+    depth: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Provenance of scores against a reference; warns of what keeps the null from holding.
+
+    `histogram`, `strata`: of the cells whose null sets are to be counted.
+    """
+    transfer = fitted.transfer(histogram, depth, codes, strata)
+    for sentence in fitted.complaints(transfer, codes, strata):
+        warnings.warn(sentence, SenoscoreWarning, stacklevel=3)
+    fitted.note(prepared.var)
+    return {
+        **fitted.reference.provenance(),
+        "coverage": fitted.coverage,
+        "transfer": transfer,
+    }
 
 
 def group_codes(adata: AnnData, groupby: str | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -71,6 +71,7 @@ class ScoreSettings:
     seed: int = 0
     min_coverage: float = 0.5
     min_genes_found: int = 3
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
