@@ -248,7 +248,8 @@ def t_states(
     put(shallow, "indeterminate", "too shallow for either programme to reach significance")
     doubt = settings.doubt_fdr
     doubtful = valid & ~treg & (exhaustion_q <= doubt)
-    doubtful |= assessed & ((phenotype_q <= doubt) | ((senescence_q <= doubt) & eligible))
+    lean = (tables.p(PHENOTYPE) <= doubt) & ~naive
+    doubtful |= assessed & ((phenotype_q <= doubt) | ((senescence_q <= doubt) & lean))
     put(doubtful, "indeterminate", _in_doubt("a programme", settings))
     put(
         innate,

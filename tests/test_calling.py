@@ -39,7 +39,7 @@ def tables(cells: list[dict[str, float]]) -> calling.Tables:
     z["stemness_loss"] = 0.0
     for i, cell in enumerate(cells):
         z.loc[f"c{i}", "stemness_loss"] = cell.get("stemness z", 0.0)
-    return calling.Tables(z, p, p)
+    return calling.Tables(z, p, p.copy())
 
 
 def states(cells: list[dict[str, float]], **changes: object) -> pd.DataFrame:
@@ -52,7 +52,8 @@ def states(cells: list[dict[str, float]], **changes: object) -> pd.DataFrame:
         "powered": {"exhaustion": np.ones(n, bool), "senescence": np.ones(n, bool)},
         "settings": CallSettings(),
     }
-    return calling.t_states(tables(cells), **(options | changes))  # type: ignore[arg-type]
+    made = changes.pop("made", None) or tables(cells)
+    return calling.t_states(made, **(options | changes))  # type: ignore[arg-type]
 
 
 def state(cell: dict[str, float], **changes: object) -> str:
@@ -83,6 +84,26 @@ def test_what_nearly_is_called_is_not_ruled_out(axis: str) -> None:
     assert state({axis: 0.2, "conf_proliferation_s": 1e-6}) == "cycling"
     treg = np.array(["Treg"], dtype=object)
     assert state({axis: 0.2}, t_subset=treg) == "neither"
+
+
+@pytest.mark.parametrize(
+    ("axis", "phenotype", "stemness", "expected"),
+    [
+        (0.2, 0.2, 0.0, "indeterminate"),
+        (0.01, 0.2, 0.0, "indeterminate"),
+        (0.01, 0.3, 0.0, "neither"),
+        (0.3, 0.2, 0.0, "neither"),
+        (0.01, 0.2, -9.0, "neither"),
+    ],
+)
+def test_a_candidate_but_for_depth_is_not_ruled_out(
+    axis: float, phenotype: float, stemness: float, expected: str
+) -> None:
+    """Doubt loosens all thresholds of a candidate, the phenotype arm's p too; not the naive rule."""
+    cell = {"t_discriminating_senescence_only": axis, "t_arm_phenotype": phenotype}
+    made = tables([cell | {"stemness z": stemness}])
+    made.padj["t_arm_phenotype"] = 0.9  # p of one cell is not FDR of all
+    assert state(cell, made=made) == expected
 
 
 def test_the_surface_phenotype_alone_is_never_senescent() -> None:
