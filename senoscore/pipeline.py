@@ -131,6 +131,8 @@ def run_stage(
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
     (run.directory / "stages").mkdir(parents=True, exist_ok=True)
+    if stage in SHARDED:
+        run.forget_other_parts(stage)
     _STAGE_FUNCTIONS[stage](run)
 
 
@@ -262,6 +264,15 @@ class _Run:
 
         yield line
         logger.info("%s: %s cells in %.1f s", what, f"{done:,}", time.monotonic() - started)
+
+    def forget_other_parts(self, stage: str) -> None:
+        """Delete what this stage left when it was split otherwise: `parts` would read that."""
+        whole = self.path(shard_file(stage, None))
+        if self.shard is not None:
+            whole.unlink(missing_ok=True)
+        for path in whole.parent.glob(f"{whole.stem}-*of*.npz"):
+            if self.shard is None or not path.stem.endswith(f"of{self.shard[1]}"):
+                path.unlink(missing_ok=True)
 
     def parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
         """The arrays a sharded stage left, in the order of rows."""

@@ -259,6 +259,29 @@ def test_memory_follows_cells_and_depth_where_they_are_known(tmp_path: Path) -> 
     assert asked(40_000, None) > asked(40_000, 40_000 * 7000)
 
 
+@pytest.mark.parametrize(
+    ("shard", "kept"),
+    [
+        (None, {"qc.npz", "scores.npz"}),
+        ((1, 2), {"qc-1of2.npz", "qc-2of2.npz", "scores.npz"}),
+        ((2, 3), {"scores.npz"}),
+    ],
+)
+def test_parts_of_another_split_are_not_read_again(
+    shard: tuple[int, int] | None, kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `shards` changed together with a setting, the stage after it read the old parts."""
+    from senoscore import pipeline
+
+    monkeypatch.setattr(pipeline, "_STAGE_FUNCTIONS", {"qc": lambda run: None})
+    stages = tmp_path / "stages"
+    stages.mkdir()
+    for name in ("qc.npz", "qc-1of2.npz", "qc-2of2.npz", "qc-1of12.npz", "scores.npz"):
+        (stages / name).touch()
+    pipeline.run_stage("qc", tmp_path, source="x.h5ad", shard=shard)
+    assert {path.name for path in stages.iterdir()} == kept
+
+
 def test_no_stray_path_matches_a_data_set() -> None:
     plan = Plan({"datasets": {"a.b": "x", "c": "y"}})
     pattern = re.compile(plan.datasets())
