@@ -90,6 +90,11 @@ class Plan:
 
         return of
 
+    def reference(self, wildcards: Wildcards) -> list[str]:
+        """The frozen run that a data set is scored against, if any: a new one reruns the scores."""
+        chosen = self.config.settings(wildcards.dataset).get("score", {}).get("reference")
+        return [] if chosen is None else [chosen]
+
     def targets(self) -> list[str]:
         """The last file of every data set."""
         last = OUTPUTS["report"][-1]

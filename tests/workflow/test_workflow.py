@@ -226,6 +226,14 @@ class Wildcards:
         self.dataset, self.shard = dataset, shard
 
 
+def test_a_frozen_reference_is_an_input_of_what_is_scored_against_it() -> None:
+    one = {"path": "b.h5ad", "score": {"reference": "own.npz"}}
+    plan = Plan({"datasets": {"a": "a.h5ad", "b": one}, "score": {"reference": "ref.npz"}})
+    assert plan.reference(Wildcards("a")) == ["ref.npz"]
+    assert plan.reference(Wildcards("b")) == ["own.npz"]
+    assert Plan({"datasets": {"a": "a.h5ad"}}).reference(Wildcards("a")) == []
+
+
 def test_shard_option() -> None:
     assert shard_option(Wildcards(shard="")) == ""
     assert shard_option(Wildcards(shard="-2of13")) == "--shard 2/13"

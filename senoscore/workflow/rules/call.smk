@@ -5,6 +5,7 @@ rule call:
         facts="<results>/{dataset}/stages/facts.json",
         cells="<results>/{dataset}/stages/cells.h5ad",
         genes="<results>/{dataset}/stages/genes.npz",
+        reference=plan.reference,
         scores=plan.parts("<results>/{dataset}/stages/scores{shard}.npz"),
     output:
         scored="<results>/{dataset}/senoscore.h5ad",

@@ -5,6 +5,7 @@ rule score:
         facts="<results>/{dataset}/stages/facts.json",
         cells="<results>/{dataset}/stages/cells.h5ad",
         genes="<results>/{dataset}/stages/genes.npz",
+        reference=plan.reference,
     output:
         "<results>/{dataset}/stages/scores{shard}.npz",
     log:
