@@ -132,14 +132,14 @@ class Thresholds:
         cls,
         pvalue: pd.DataFrame,
         padj: pd.DataFrame,
-        lineage: NDArray[np.object_],
+        lineage: pd.Series | NDArray[np.object_],
         steps: Mapping[str, Curve],
         wanted: Mapping[str, Sequence[str]],
     ) -> Thresholds:
         """The thresholds of a run, for the signatures `wanted` in each lineage."""
         cells = {}
         for name, signatures in wanted.items():
-            here = lineage == name
+            here = np.asarray(lineage == name, bool)
             for signature in signatures if here.any() else ():
                 if signature in pvalue:
                     cells[name, signature] = Curve.of(

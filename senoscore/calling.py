@@ -6,9 +6,9 @@ can be printed; `t_state_rule` prints the one that fired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -64,8 +64,57 @@ KEPT: Final = -1.0
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # T subsets whose ordinary programme looks like an arm or an axis
+T_SUBSTATES: Final = ("", "progenitor", "terminal", "sasp_high", "nk_like")
 INNATE_LIKE: Final = "innate_like"
 TREG: Final = "Treg"
+
+
+# one value per cell; a column with categories is compared by its codes
+Labels = pd.Series | pd.Categorical | NDArray[Any]
+
+
+def among(labels: Labels, *values: str) -> NDArray[np.bool_]:
+    """Whether each label is one of the values; a missing one is not."""
+    return np.logical_or.reduce([np.asarray(labels == value, bool) for value in values])
+
+
+class _Verdict:
+    """Values and the rules that gave them: of the rules put, the first that applies to a cell."""
+
+    def __init__(self, cells: NDArray[np.bool_], categories: tuple[str, ...]) -> None:
+        self.free = cells.copy()
+        self.categories = categories
+        self.codes = np.full(len(cells), -1, np.int8)
+        self.rules = np.zeros(len(cells), np.int16)
+        self.texts = [""]
+
+    def put(self, cells: NDArray[np.bool_], value: str, why: str) -> None:
+        """Decide the cells that no rule has decided yet."""
+        now = cells & self.free
+        if why not in self.texts:
+            self.texts.append(why)
+        self.codes[now] = self.categories.index(value)
+        self.rules[now] = self.texts.index(why)
+        self.free &= ~now
+
+    def of(self, *values: str) -> NDArray[np.bool_]:
+        """The cells that have one of the values."""
+        return np.isin(self.codes, [self.categories.index(value) for value in values])
+
+    def values(self) -> pd.Categorical:
+        return pd.Categorical.from_codes(self.codes, categories=list(self.categories))
+
+    def why(self) -> pd.Categorical:
+        return as_texts(self.rules, self.texts)
+
+
+def as_texts(codes: NDArray[np.integer], texts: Sequence[str]) -> pd.Categorical:
+    """A column of texts from codes into a small table of them: the texts that occur, sorted."""
+    found = np.flatnonzero(np.bincount(codes, minlength=len(texts)))
+    order = sorted(found, key=lambda k: texts[k])
+    place = np.zeros(len(texts), np.int16)
+    place[order] = np.arange(len(order))
+    return pd.Categorical.from_codes(place[codes], categories=[texts[k] for k in order])
 
 
 @dataclass(frozen=True)
@@ -116,12 +165,12 @@ def support_padj(
     candidates: NDArray[np.bool_],
     settings: CallSettings,
     adjust: Adjust = adjust_among,
-) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Evidence of the support arms among the candidates.
 
     Fisher's combination of the p-values of the arms that nothing else explains (they share no
     gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
-    Returns padj and the name of the strongest arm.
+    Returns padj and the place of the strongest arm in `SUPPORT_ARMS`, -1 for none.
     """
     n = len(candidates)
     p = np.full((len(SUPPORT_ARMS), n), np.nan)
@@ -135,11 +184,9 @@ def support_padj(
     known = tested > 0
     combined = np.full(n, np.nan)
     combined[known] = chi2.sf(-2 * np.nansum(np.log(p[:, known]), axis=0), 2 * tested[known])
-    arms = np.full(n, "", dtype=object)
+    arms = np.full(n, -1)
     if known.any():
-        arms[known] = np.asarray(list(SUPPORT_ARMS), dtype=object)[
-            np.nanargmin(p[:, known], axis=0)
-        ]
+        arms[known] = np.nanargmin(p[:, known], axis=0)
     q = adjust("support", combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
@@ -150,8 +197,8 @@ def support_padj(
 def t_states(
     tables: Tables,
     *,
-    lineage: NDArray[np.object_],
-    t_subset: NDArray[np.object_],
+    lineage: Labels,
+    t_subset: Labels,
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
     powered: Mapping[str, NDArray[np.bool_]],
@@ -193,18 +240,18 @@ def t_states(
         ``t_substate`` (progenitor or terminal inside exhausted; sasp_high or nk_like inside
         senescent; else empty).
     """
-    n = len(lineage)
-    is_t = lineage == "T"
-    treg, innate = t_subset == TREG, t_subset == INNATE_LIKE
+    is_t = among(lineage, "T")
+    treg, innate = among(t_subset, TREG), among(t_subset, INNATE_LIKE)
     fdr = settings.fdr
     _, exhaustion_q = tables[AXIS_SIGNATURES["exhaustion"][0]]
     _, phenotype_q = tables[PHENOTYPE]
+    phenotype_p = tables.p(PHENOTYPE)
     valid = is_t & qc_pass & ~doublet
     exhausted = valid & (exhaustion_q <= fdr) & ~treg
     assessed = valid & ~innate & ~treg
     _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
     naive = tables[STEMNESS][0] <= KEPT
-    eligible = assessed & (tables.p(PHENOTYPE) <= NOMINAL) & ~naive
+    eligible = assessed & (phenotype_p <= NOMINAL) & ~naive
     candidate = eligible & (senescence_q <= fdr)
     phenotype = (assessed & (phenotype_q <= fdr)) | candidate
     cycling = valid & _any_below(tables, "proliferation", fdr)
@@ -212,23 +259,16 @@ def t_states(
     senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
     scored = ~np.isnan(exhaustion_q) & ~np.isnan(senescence_q)
 
-    state = np.full(n, None, dtype=object)
-    rule = np.full(n, "", dtype=object)
-
-    def put(cells: NDArray[np.bool_], value: str, why: str | NDArray[np.object_]) -> None:
-        free = cells & is_t & (rule == "")
-        state[free] = value
-        rule[free] = why[free] if isinstance(why, np.ndarray) else why
-
-    with_arm = np.full(n, "", dtype=object)
-    with_arm[senescent] = [
-        f"senescence axis (FDR {fdr:g}), phenotype arm, support of {a}" for a in arm[senescent]
+    verdict = _Verdict(is_t, keys.T_STATES)
+    put = verdict.put
+    with_arm = [
+        (senescent & (arm == k), f"senescence axis (FDR {fdr:g}), phenotype arm, support of {name}")
+        for k, name in enumerate(SUPPORT_ARMS)
     ]
-    both = with_arm.copy()
-    both[senescent] = [f"exhaustion axis (FDR {fdr:g}), {w}" for w in with_arm[senescent]]
     put(~qc_pass, "indeterminate", "failed quality control")
     put(doublet, "indeterminate", "mixed-lineage doublet")
-    put(exhausted & senescent, "both", both)
+    for cells, why in with_arm:
+        put(exhausted & cells, "both", f"exhaustion axis (FDR {fdr:g}), {why}")
     put(exhausted & cycling, "exhausted", f"exhaustion axis (FDR {fdr:g}), cycling")
     put(
         exhausted & phenotype,
@@ -237,7 +277,8 @@ def t_states(
     )
     put(exhausted, "exhausted", f"exhaustion axis (FDR {fdr:g})")
     put(cycling, "cycling", f"S or G2M programme (FDR {fdr:g}) vetoes senescence")
-    put(senescent, "senescent", with_arm)
+    for cells, why in with_arm:
+        put(cells, "senescent", why)
     put(
         phenotype, "senescent_like",
         f"phenotype arm without support (FDR {fdr:g}): also the ordinary TEMRA cell",
@@ -248,7 +289,7 @@ def t_states(
     put(shallow, "indeterminate", "too shallow for either programme to reach significance")
     doubt = settings.doubt_fdr
     doubtful = valid & ~treg & (exhaustion_q <= doubt)
-    lean = (tables.p(PHENOTYPE) <= doubt) & ~naive
+    lean = (phenotype_p <= doubt) & ~naive
     doubtful |= assessed & ((phenotype_q <= doubt) | ((senescence_q <= doubt) & lean))
     put(doubtful, "indeterminate", _in_doubt("a programme", settings))
     put(
@@ -258,21 +299,20 @@ def t_states(
     )
     put(is_t, "neither", f"no programme significant (FDR {fdr:g})")
 
-    substate = np.full(n, "", dtype=object)
     progenitor, terminal = tables[PROGENITOR][0], tables[TERMINAL][0]
-    in_exhausted = (state == "exhausted") | (state == "both")
-    split = in_exhausted & ~np.isnan(progenitor) & ~np.isnan(terminal)
-    substate[split] = np.where(progenitor[split] > terminal[split], "progenitor", "terminal")
     promoting, inhibiting = tables[PROMOTING][0], tables[INHIBITING][0]
-    in_senescent = (state == "senescent") & ~np.isnan(promoting) & ~np.isnan(inhibiting)
-    substate[in_senescent] = np.where(
-        promoting[in_senescent] > inhibiting[in_senescent], "sasp_high", "nk_like"
-    )
+    in_exhausted, in_senescent = verdict.of("exhausted", "both"), verdict.of("senescent")
+    substate = np.zeros(len(is_t), np.int8)
+    # a comparison with NaN is false: cells without both scores have no substate
+    substate[in_exhausted & (progenitor > terminal)] = 1
+    substate[in_exhausted & (progenitor <= terminal)] = 2
+    substate[in_senescent & (promoting > inhibiting)] = 3
+    substate[in_senescent & (promoting <= inhibiting)] = 4
     return pd.DataFrame(
         {
-            keys.OBS_T_STATE: pd.Categorical(state, categories=list(keys.T_STATES)),
-            keys.OBS_T_STATE_RULE: rule,
-            "t_substate": substate,
+            keys.OBS_T_STATE: verdict.values(),
+            keys.OBS_T_STATE_RULE: verdict.why(),
+            "t_substate": as_texts(substate, T_SUBSTATES),
         },
         index=tables.z.index,
     )
@@ -281,7 +321,7 @@ def t_states(
 def senescence_calls(
     tables: Tables,
     *,
-    lineage: NDArray[np.object_],
+    lineage: Labels,
     t_state: pd.Series,
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
@@ -303,20 +343,19 @@ def senescence_calls(
         ``senescence_call`` (categories `keys.SENESCENCE_CALLS`, NaN for cells without a lineage)
         and ``senescence_rule``.
     """
-    n = len(lineage)
-    call = np.full(n, None, dtype=object)
-    rule = np.full(n, "", dtype=object)
-    state = t_state.astype(object).to_numpy()
+    known = [among(lineage, name) for name in ("T", *OTHER_LINEAGES)]
+    verdict = _Verdict(np.logical_or.reduce(known), keys.SENESCENCE_CALLS)
     fdr = settings.fdr
-    is_t = lineage == "T"
-    call[is_t] = "not_senescent"
-    call[is_t & np.isin(state, ["senescent", "both"])] = "senescent"
-    call[is_t & (state == "indeterminate")] = "indeterminate"
-    rule[is_t] = np.asarray([f"T-cell state {s}" for s in state[is_t]], dtype=object)
+    for state in keys.T_STATES:
+        follows = {"both": "senescent", "senescent": "senescent", "indeterminate": "indeterminate"}
+        verdict.put(
+            known[0] & among(t_state, state),
+            follows.get(state, "not_senescent"),
+            f"T-cell state {state}",
+        )
     cycling = _any_below(tables, "proliferation", fdr)
     explained = _any_below(tables, "interferon", fdr) | _any_below(tables, "stress", fdr)
-    for name, signature in OTHER_LINEAGES.items():
-        here = lineage == name
+    for here, (name, signature) in zip(known[1:], OTHER_LINEAGES.items(), strict=True):
         if not here.any():
             continue
         _, q = tables[signature]
@@ -341,13 +380,11 @@ def senescence_calls(
             (here, "not_senescent", f"{signature} not significant (FDR {fdr:g}){weak}"),
         )  # fmt: skip
         for cells, value, why in outcomes:
-            free = cells & here & (rule == "")
-            call[free] = value
-            rule[free] = why
+            verdict.put(cells & here, value, why)
     return pd.DataFrame(
         {
-            keys.OBS_SENESCENCE_CALL: pd.Categorical(call, categories=list(keys.SENESCENCE_CALLS)),
-            "senescence_rule": rule,
+            keys.OBS_SENESCENCE_CALL: verdict.values(),
+            "senescence_rule": verdict.why(),
         },
         index=tables.z.index,
     )
@@ -373,9 +410,8 @@ def deciding(lineage: str) -> tuple[str, ...]:
 
 def thresholds(tables: Tables, cells: pd.DataFrame, steps: Mapping[str, Curve]) -> Thresholds:
     """What p a call took among these cells; `steps` as an `adjust.Recorder` heard them."""
-    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
     wanted = {name: deciding(name) for name in keys.LINEAGES}
-    return Thresholds.of(tables.pvalue, tables.padj, lineage, steps, wanted)
+    return Thresholds.of(tables.pvalue, tables.padj, cells[keys.OBS_LINEAGE], steps, wanted)
 
 
 def verdicts(
@@ -408,13 +444,13 @@ def verdicts(
             return np.zeros(len(cells), bool)
         return np.asarray(powered[named].to_numpy(bool).all(axis=1))
 
-    lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
+    lineage = cells[keys.OBS_LINEAGE]
     qc_pass = cells[keys.OBS_QC_PASS].to_numpy(bool)
     doublet = cells["doublet_mixed_lineage"].to_numpy(bool)
     states = t_states(
         tables,
         lineage=lineage,
-        t_subset=np.asarray(cells[keys.OBS_T_SUBSET].astype(object), dtype=object),
+        t_subset=cells[keys.OBS_T_SUBSET],
         qc_pass=qc_pass,
         doublet=doublet,
         powered={axis: able(AXIS_SIGNATURES[axis]) for axis in ("exhaustion", "senescence")},
@@ -423,7 +459,7 @@ def verdicts(
     )
     own = np.zeros(len(cells), bool)
     for name, signature in OTHER_LINEAGES.items():
-        own |= (lineage == name) & able((signature,))
+        own |= among(lineage, name) & able((signature,))
     calls = senescence_calls(
         tables,
         lineage=lineage,

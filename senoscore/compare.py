@@ -283,6 +283,8 @@ def compare_cells(
     confidence: float,
     min_donors: int = MIN_DONORS,
     subset_key: str | None = None,
+    only: str | None = None,
+    done: dict[tuple[str, str], Shifts] | None = None,
 ) -> pd.DataFrame:
     """Every comparison of a plan: lineages × signatures, calls and subsets.
 
@@ -304,20 +306,26 @@ def compare_cells(
     subset_key
         Column whose subsets are kept apart; None takes ``t_subset`` in T cells, ``lineage_subset``
         elsewhere.
+    only
+        The one term whose rows are wanted; None all.
+    done
+        Filled with the measures of each lineage and signature, and read from: for a second plan
+        of the same units.
 
     Returns
     -------
     DataFrame with `COLUMNS`, see `senoscore.tl.compare`.
     """
-    lineage = np.asarray(obs[keys.OBS_LINEAGE].astype(object), dtype=object)
     rows: list[dict[str, Any]] = []
     for name in keys.LINEAGES:
-        cells = np.flatnonzero((lineage == name) & (plan.unit >= 0))
+        here = (obs[keys.OBS_LINEAGE] == name).to_numpy(bool)
+        cells = np.flatnonzero(here & (plan.unit >= 0))
         if len(cells):
             own = obs.iloc[cells]
             rows += _lineage_rows(
                 name, own, z.iloc[cells], cells, plan, _subsets(name, own, subset_key),
-                min_cells=min_cells, confidence=confidence, min_donors=min_donors,
+                min_cells=min_cells, confidence=confidence, min_donors=min_donors, only=only,
+                done={} if done is None else done,
             )  # fmt: skip
     return finish(rows)
 
@@ -345,6 +353,8 @@ def _lineage_rows(
     min_cells: int,
     confidence: float,
     min_donors: int,
+    only: str | None,
+    done: dict[tuple[str, str], Shifts],
 ) -> list[dict[str, Any]]:
     unit = plan.unit[cells]
     n_cells = np.bincount(unit, minlength=plan.n)
@@ -360,6 +370,8 @@ def _lineage_rows(
     alive = []
     rows = []
     for k, term in enumerate(plan.terms):
+        if only is not None and term.name != only:
+            continue
         cases = state.cases(k, enough)
         if cases.reason:
             rows.append(_row(plan, term, common, "all", "", note=cases.reason))
@@ -374,13 +386,15 @@ def _lineage_rows(
     group = np.asarray(plan.table["level"], dtype=object)
     weights = subset_weights(counts[enough], group[enough])
     for signature in z.columns:
-        values = z[signature].to_numpy()
-        if not np.isfinite(values).any():
-            continue
-        found = shifts(
-            values, unit, subset, n_units=plan.n, n_subsets=len(subsets), weights=weights,
-            min_cells=min_cells,
-        )  # fmt: skip
+        if (name, str(signature)) not in done:
+            values = z[signature].to_numpy()
+            if not np.isfinite(values).any():
+                continue
+            done[name, str(signature)] = shifts(
+                values, unit, subset, n_units=plan.n, n_subsets=len(subsets), weights=weights,
+                min_cells=min_cells,
+            )  # fmt: skip
+        found = done[name, str(signature)]
         for measure, data in zip(("per_cell", "composition", "mean"), found, strict=True):
             if data is None or (measure == "composition" and len(subsets) == 1):
                 continue
@@ -409,23 +423,27 @@ def _subsets(lineage: str, obs: pd.DataFrame, key: str | None) -> tuple[Codes, l
     column = key or (keys.OBS_T_SUBSET if lineage == "T" else keys.OBS_LINEAGE_SUBSET)
     if column not in obs:
         return np.zeros(len(obs), np.int64), [""]
-    texts = obs[column].astype(object)
-    codes, names = pd.factorize(texts.where(texts.notna(), "").astype(str), sort=True)
-    return codes.astype(np.int64), [str(n) for n in names]
+    codes, names = pd.factorize(obs[column], use_na_sentinel=True)
+    # of the few distinct values: as text, sorted, a missing one empty
+    texts = np.asarray([*map(str, names), ""], dtype=object)
+    present = texts[np.unique(codes)]
+    found = sorted(set(present))
+    place = np.asarray([found.index(t) if t in found else -1 for t in texts], np.int64)
+    return place[codes], found
 
 
 def _called(lineage: str, obs: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     """Cells that were called, by call."""
     found: dict[str, NDArray[np.bool_]] = {}
     if keys.OBS_SENESCENCE_CALL in obs:
-        called = np.asarray(obs[keys.OBS_SENESCENCE_CALL].astype(object), dtype=object)
-        if not pd.isna(called).all():
-            found["senescent"] = called == "senescent"
+        called = obs[keys.OBS_SENESCENCE_CALL]
+        if called.notna().any():
+            found["senescent"] = (called == "senescent").to_numpy(bool)
     if lineage == "T" and keys.OBS_T_STATE in obs:
-        state = obs[keys.OBS_T_STATE].astype(object)
+        state = obs[keys.OBS_T_STATE]
         if state.notna().any():
-            found["exhausted"] = state.isin(["exhausted", "both"]).to_numpy()
-            found["senescent_like"] = (state == "senescent_like").to_numpy()
+            found["exhausted"] = state.isin(["exhausted", "both"]).to_numpy(bool)
+            found["senescent_like"] = (state == "senescent_like").to_numpy(bool)
     return found
 
 
@@ -627,13 +645,23 @@ def comparisons(
         )
     keep = obs[keys.OBS_QC_PASS].to_numpy(bool) & obs[keys.OBS_LINEAGE].notna().to_numpy()
 
+    units: NDArray[np.int64] | None = None
+    done: dict[tuple[str, str], Shifts] = {}
+
     def run(condition: str | None, age: str | None) -> pd.DataFrame:
+        nonlocal units
         plan = make_plan(
             obs, donor=donor, keep=keep, condition=condition, age=age,
             reference=reference if condition is not None else None,
             covariates=[c for c in covariates if c not in (condition, age)],
         )  # fmt: skip
-        return compare_cells(obs, z, plan, min_cells=min_cells, confidence=confidence)
+        if units is None or not np.array_equal(units, plan.unit):
+            units = plan.unit
+            done.clear()
+        return compare_cells(
+            obs, z, plan, min_cells=min_cells, confidence=confidence, done=done,
+            only=age,
+        )  # fmt: skip
 
     tables = []
     if condition is not None:
@@ -647,8 +675,7 @@ def comparisons(
             with suppress(InputDataError):
                 found = run(condition, age)
         try:
-            found = run(None, age) if found is None else found[found["term"] == age]
-            tables.append(found)
+            tables.append(run(None, age) if found is None else found)
         except InputDataError as error:
             tables.append(refused(age, str(error)))
     made = [table for table in tables if len(table)]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtr, stdtrit
 
 from senoscore import keys
 
@@ -115,7 +115,7 @@ def proportion_interval(
     (0.018, 0.404)
     """
     k, total = np.asarray(hits, np.float64), np.asarray(n, np.float64)
-    q = float(stats.norm.ppf((1 + confidence) / 2))
+    q = float(ndtri((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / total
         middle = p + q**2 / (2 * total)
@@ -134,7 +134,7 @@ def mean_interval(
     count, centre = np.asarray(n, np.float64), np.asarray(mean, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(np.asarray(squares, np.float64) / (count - 1) / count)
-        half = error * stats.t.ppf((1 + confidence) / 2, count - 1)
+        half = error * stdtrit(count - 1, (1 + confidence) / 2)
     half = np.where(count > 1, half, np.nan)
     return centre - half, centre + half
 
@@ -318,5 +318,5 @@ def pooled_table(
     table["signature"] = np.asarray(list(signatures), dtype=object)[columns]
     table["n_cells"] = np.asarray(n_cells)[rows]
     table["score"], table["z"] = score, z
-    table["pvalue"] = stats.t.sf(z, n_null - 1)
+    table["pvalue"] = stdtr(n_null - 1, -z)
     return table

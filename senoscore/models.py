@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.linalg.lapack import dgeqrf, dorgqr
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
         """Student's interval at this confidence (0-1)."""
         if not np.isfinite(self.se):
             return np.nan, np.nan
-        half = float(stats.t.ppf((1 + confidence) / 2, self.df)) * self.se
+        half = float(stdtrit(self.df, (1 + confidence) / 2)) * self.se
         return self.effect - half, self.effect + half
 
     @property
@@ -54,7 +54,7 @@ class Fit(NamedTuple):
         """Two-sided p of no effect."""
         if not np.isfinite(self.se):
             return np.nan
-        return float(2 * stats.t.sf(abs(self.effect) / self.se, self.df))
+        return float(2 * stdtr(self.df, -abs(self.effect) / self.se))
 
 
 UNDETERMINED = Fit(np.nan, np.nan, np.nan)
@@ -84,32 +84,44 @@ def independent_columns(design: Floats) -> NDArray[np.int64]:
     return np.asarray(kept, np.int64)
 
 
-def between_variance(y: Floats, sampling: Floats, design: Floats) -> float:
-    """Variance between donors beyond that of sampling their cells (Paule & Mandel).
+def _basis(design: Floats) -> Floats:
+    """Orthonormal columns that span the design's, as `numpy.linalg.qr` has them (the same LAPACK
+    calls without their wrapping, which for ten donors takes most of the time)."""
+    if not 0 < design.shape[1] <= design.shape[0]:
+        return np.linalg.qr(design)[0]
+    packed, tau, _, _ = dgeqrf(design)
+    return np.ascontiguousarray(dorgqr(packed, tau)[0])
+
+
+def between_variance(
+    y: Floats, sampling: Floats, design: Floats, *, floor: float = 0.0
+) -> float:
+    """Variance between donors beyond that of sampling their cells (Paule & Mandel), at least `floor`.
 
     The t at which ``Σ (residual² / (t + sampling))`` of the weighted fit equals its degrees of
     freedom; 0 where the donors vary less than sampling alone would make them.
     """
     freedom = len(y) - rank(design)
     if freedom <= 0 or not float(np.var(y)) > 0:
-        return 0.0
+        return floor
 
     def excess(t: float) -> float:
         root = np.sqrt(1 / (sampling + t))
-        q, _ = np.linalg.qr(design * root[:, None])
+        q = _basis(design * root[:, None])
         scaled = y * root
         rest = scaled - q @ (q.T @ scaled)
         return float(rest @ rest) - freedom
 
     high = float(np.var(y))
     tiny = 1e-12 * high
-    if excess(tiny) <= 0:
-        return 0.0
+    # the excess falls as t rises: below zero at the floor, the root is not above it
+    if excess(max(tiny, floor)) <= 0:
+        return floor
     for _ in range(60):
         if excess(high) <= 0:
             break
         high *= 4
-    return _root(excess, tiny, high)
+    return max(_root(excess, tiny, high), floor)
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -123,7 +135,7 @@ def donor_weights(y: Floats, sampling: Floats, design: Floats) -> Floats:
     few to believe that there is none, and without it the donor with most cells would decide.
     """
     floor = float(np.median(sampling))
-    total = max(between_variance(y, sampling, design), floor) + sampling
+    total = between_variance(y, sampling, design, floor=floor) + sampling
     if not (total > 0).all():  # no cells vary and no donors vary
         return np.ones(len(y))
     return np.asarray(1 / total)

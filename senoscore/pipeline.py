@@ -901,8 +901,7 @@ def _burden(run: _Run) -> None:
     panel, _, totals = read_panel(run.directory)
     found = targets.target_table(
         targets.target_expression(panel, totals, data, known), known,
-        lineage=np.asarray(adata.obs[keys.OBS_LINEAGE].astype(object), dtype=object),
-        call=np.asarray(adata.obs[keys.OBS_SENESCENCE_CALL].astype(object), dtype=object),
+        lineage=adata.obs[keys.OBS_LINEAGE], call=adata.obs[keys.OBS_SENESCENCE_CALL],
         use=adata.obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
         totals=totals if data.has_counts else None, confidence=settings.confidence,
     )  # fmt: skip

@@ -129,8 +129,8 @@ def target_table(
     expression: Expression,
     targets: pd.DataFrame,
     *,
-    lineage: NDArray[np.object_],
-    call: NDArray[np.object_],
+    lineage: pd.Series | NDArray[np.object_],
+    call: pd.Series | NDArray[np.object_],
     use: NDArray[np.bool_],
     donor: NDArray[np.object_],
     totals: Floats | None,
@@ -172,13 +172,14 @@ def target_table(
     one of the genes that make the call, pooled, deeper.
     """
     rows: list[dict[str, Any]] = []
+    called = np.asarray(call == "senescent", bool)
+    use = use & (called | np.asarray(call == "not_senescent", bool)) & (donor != "")
     for name in keys.LINEAGES:
         own = targets[[name in str(text).split() for text in targets["lineages"]]]
-        chosen = np.flatnonzero(use & (lineage == name) & (donor != ""))
-        chosen = chosen[np.isin(call[chosen], ["senescent", "not_senescent"])]
+        chosen = np.flatnonzero(use & np.asarray(lineage == name, bool))
         if not len(own) or not len(chosen):
             continue
-        cells = _divide(expression, chosen, call, donor, totals)
+        cells = _divide(expression, chosen, called, donor, totals)
         circular = voters(name, signatures)
         made: dict[str, list[dict[str, Any]]] = {}
         for target in own.to_dict("records"):
@@ -211,13 +212,13 @@ def target_table(
 def _divide(
     expression: Expression,
     chosen: Codes,
-    call: NDArray[np.object_],
+    called: NDArray[np.bool_],
     donor: NDArray[np.object_],
     totals: Floats | None,
 ) -> _Cells:
     """Cells of one lineage by donor and kind (0 called, 1 not)."""
     who, names = pd.factorize(donor[chosen], sort=True)
-    kind = (call[chosen] != "senescent").astype(np.int64)
+    kind = (~called[chosen]).astype(np.int64)
     code = kind * len(names) + who.astype(np.int64)
     n = np.bincount(code, minlength=2 * len(names)).reshape(2, -1)
     depth = np.full((2, len(names)), np.nan)

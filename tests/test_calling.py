@@ -180,7 +180,7 @@ def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
     assert fisher[1] > 0.1 > fisher[0]
     np.testing.assert_allclose(q[:2], expected)
     assert np.isnan(q[2])
-    assert arm.tolist() == ["arrest", "TCR-signalling loss", ""]
+    assert arm.tolist() == [0, 1, -1]  # places in SUPPORT_ARMS
 
 
 def test_storey_is_bh_times_the_share_of_true_nulls() -> None:
