@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -70,12 +70,15 @@ TREG: Final = "Treg"
 
 
 # one value per cell; a column with categories is compared by its codes
-Labels = pd.Series | pd.Categorical | NDArray[Any]
+Labels: TypeAlias = pd.Series | pd.Categorical | NDArray[Any]
 
 
 def among(labels: Labels, *values: str) -> NDArray[np.bool_]:
     """Whether each label is one of the values; a missing one is not."""
-    return np.logical_or.reduce([np.asarray(labels == value, bool) for value in values])
+    hits = np.zeros(len(labels), bool)
+    for value in values:
+        hits |= np.asarray(labels == value, bool)
+    return hits
 
 
 class _Verdict:
@@ -111,7 +114,7 @@ class _Verdict:
 def as_texts(codes: NDArray[np.integer], texts: Sequence[str]) -> pd.Categorical:
     """A column of texts from codes into a small table of them: the texts that occur, sorted."""
     found = np.flatnonzero(np.bincount(codes, minlength=len(texts)))
-    order = sorted(found, key=lambda k: texts[k])
+    order = sorted(map(int, found), key=lambda k: texts[k])
     place = np.zeros(len(texts), np.int16)
     place[order] = np.arange(len(order))
     return pd.Categorical.from_codes(place[codes], categories=[texts[k] for k in order])

@@ -86,16 +86,15 @@ def independent_columns(design: Floats) -> NDArray[np.int64]:
 
 def _basis(design: Floats) -> Floats:
     """Orthonormal columns that span the design's, as `numpy.linalg.qr` has them (the same LAPACK
-    calls without their wrapping, which for ten donors takes most of the time)."""
+    calls without their wrapping, which for ten donors takes most of the time).
+    """
     if not 0 < design.shape[1] <= design.shape[0]:
         return np.linalg.qr(design)[0]
     packed, tau, _, _ = dgeqrf(design)
     return np.ascontiguousarray(dorgqr(packed, tau)[0])
 
 
-def between_variance(
-    y: Floats, sampling: Floats, design: Floats, *, floor: float = 0.0
-) -> float:
+def between_variance(y: Floats, sampling: Floats, design: Floats, *, floor: float = 0.0) -> float:
     """Variance between donors beyond that of sampling their cells (Paule & Mandel), at least `floor`.
 
     The t at which ``Σ (residual² / (t + sampling))`` of the weighted fit equals its degrees of
