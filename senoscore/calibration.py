@@ -13,24 +13,27 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.stats import rankdata
 
-from senoscore.kernels.passes import null_z_rows
+from senoscore.kernels.nulls import held_back
 from senoscore.null import (
+    CENTRE_QUANTILE,
     MIN_CELLS,
     MIN_POOL,
+    NORMAL_QUARTILE,
     ControlGenes,
+    PackedSample,
+    SampledCells,
     VotingGenes,
-    build_sets,
-    centre_of,
+    draw_order,
     draw_sets,
-    rng_for,
+    over_threads,
+    pack_sample,
+    streams_for,
 )
 
 N_HELD_BACK = 100
 LEVELS = (0.05, 0.01, 0.001)
-_AT_ONCE = 10
 
 COLUMNS = (
     "lineage",
@@ -59,33 +62,13 @@ def held_back_sets(
     for h in range(n_sets if shapes else 0):
         shape = shapes[h % len(shapes)]
         name = f"held back {h}"
-        voting = means[shape.positions] > 0
-        taken: list[int] = []
-        weights: list[float] = []
-        for position, weight in zip(shape.positions[voting], shape.weights[voting], strict=True):
-            pool = controls.nearest(
-                int(means[position]),
-                controls.pool_size(200),
-                np.asarray([*shape.positions, *taken]),
-            )
-            if len(pool):
-                rng = rng_for(seed, name, lineage, str(len(taken)))
-                taken.append(int(rng.choice(pool)))
-                weights.append(float(weight))
-        sets.append(VotingGenes(name, np.asarray(taken), np.asarray(weights), tuple(ids[taken])))
+        order = draw_order(shape, means)
+        begin = streams_for(seed, name, lineage, each=[shape.ids[k] for k in order])
+        taken = controls.random_set(means[shape.positions[order]], shape.positions, begin)
+        kept = taken >= 0
+        taken = taken[kept]
+        sets.append(VotingGenes(name, taken, shape.weights[order][kept], tuple(ids[taken])))
     return sets
-
-
-def set_p_values(z: NDArray[np.float64], strata: NDArray[np.int64]) -> NDArray[np.float64]:
-    """p of column 0 against the pooled other columns of the same stratum (cells × (N + 1))."""
-    p = np.full(len(z), np.nan)
-    for stratum in np.unique(strata):
-        cells = np.flatnonzero((strata == stratum) & ~np.isnan(z[:, 0]))
-        null = z[strata == stratum, 1:].ravel()
-        null = np.sort(null[~np.isnan(null)])
-        above = len(null) - np.searchsorted(null, z[cells, 0], side="left")
-        p[cells] = (1 + above) / (1 + len(null))
-    return p
 
 
 def calibrate_lineage(
@@ -96,14 +79,14 @@ def calibrate_lineage(
     eligible: NDArray[np.bool_],
     rank: NDArray[np.int64],
     ids: NDArray[np.object_],
-    cells: sparse.csr_matrix,
-    totals: NDArray[np.float64],
+    sample: SampledCells,
     depth: NDArray[np.float64],
     strata: NDArray[np.int64],
     kind: int,
     n_null: int,
     n_sets: int = N_HELD_BACK,
     seed: int = 0,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """False-positive rates of held-back random sets, per depth stratum of one lineage.
 
@@ -116,43 +99,33 @@ def calibrate_lineage(
         Spearman's rho between z and depth in the whole lineage. Empty where no null exists.
     """
     controls = ControlGenes(sums, eligible, rank)
-    use = np.flatnonzero((strata >= 0) & (totals > 0))
+    use = np.flatnonzero((strata >= 0) & (sample.totals > 0))
     if len(use) < MIN_CELLS or len(controls) < MIN_POOL:
         return pd.DataFrame(columns=list(COLUMNS))
-    cells, totals, depth, strata = cells[use], totals[use], depth[use], strata[use]
+    # ordered by stratum, so that the cells of one lie together
+    use = use[np.argsort(strata[use], kind="stable")]
+    sample = sample._replace(rows=sample.rows[use], totals=sample.totals[use])
+    depth, strata = depth[use], strata[use]
     sets = held_back_sets(
         signatures, controls, sums, ids, lineage=lineage, n_sets=n_sets, seed=seed
     )
-    p_all, rho = [], []
-    ranked_depth = _centred_ranks(depth)
-    for first in range(0, len(sets), _AT_ONCE):
-        some = sets[first : first + _AT_ONCE]
-        draws = [
-            draw_sets(s, controls, sums, lineage=lineage, n_null=n_null, seed=seed) for s in some
-        ]
-        offsets, set_, weights = build_sets(some, draws, sums, n_null=n_null)
-        z = np.empty((len(use), len(some), n_null + 1))
-        null_z_rows(
-            cells.indptr.astype(np.int64), cells.indices.astype(np.int32), cells.data, kind,
-            totals, offsets, set_, weights, n_null, z,
-        )  # fmt: skip
-        z -= centre_of(z)
-        for k in range(len(some)):
-            p_all.append(set_p_values(z[:, k], strata))
-            own = z[:, k, 0].copy()
-            for stratum in np.unique(strata):
-                here = strata == stratum
-                null = z[here, k, 1:]
-                null = null[~np.isnan(null)]
-                if len(null):
-                    own[here] -= np.median(null)
-            if not np.isnan(own).any():
-                rho.append(_correlation(_centred_ranks(own), ranked_depth))
-    if not p_all:
+    drawn = []
+    for own in sets:
+        order = draw_order(own, sums)
+        found = draw_sets(own, controls, sums, lineage=lineage, n_null=n_null, seed=seed)
+        drawn.append((own.positions[order], *found))
+    if not drawn:
         return pd.DataFrame(columns=list(COLUMNS))
-    p = np.asarray(p_all)
+    present, begin = np.unique(strata, return_index=True)
+    packed = pack_sample(sample, drawn, kind, len(sums))
+    z, p = np.empty((len(sets), len(use))), np.empty((len(sets), len(use)))
+    medians = np.empty((len(sets), len(present)))
+    score_held_back(packed, np.append(begin, len(use)), z, p, medians, threads=threads)
+    z -= medians[:, np.searchsorted(present, strata)]
+    whole = z[~np.isnan(z).any(axis=1)]
+    rho = correlations(whole, depth)
     rows = []
-    for stratum in np.unique(strata):
+    for stratum in present:
         here = strata == stratum
         row: dict[str, object] = {
             "lineage": lineage,
@@ -170,16 +143,45 @@ def calibrate_lineage(
             row[f"se_{level:g}"] = (
                 float(hits.std(ddof=1) / np.sqrt(n_sets)) if n_sets > 1 else np.nan
             )
-        row["spearman_z_depth"] = float(np.mean(rho)) if rho else np.nan
+        row["spearman_z_depth"] = float(np.mean(rho)) if len(rho) else np.nan
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    ranks = rankdata(values)
-    return np.asarray(ranks - ranks.mean())
+def score_held_back(
+    packed: PackedSample,
+    limits: NDArray[np.int64],
+    z: NDArray[np.float64],
+    p: NDArray[np.float64],
+    medians: NDArray[np.float64],
+    *,
+    threads: int = 1,
+) -> None:
+    """z, p and null medians of every set, as `kernels.nulls.held_back` writes them."""
+
+    def one(chunk: tuple[slice, NDArray[np.int64]]) -> None:
+        some, first = chunk
+        held_back(
+            packed.values, limits, first, packed.own, packed.weights, packed.controls,
+            CENTRE_QUANTILE, NORMAL_QUARTILE, z[some], p[some], medians[some],
+        )  # fmt: skip
+
+    over_threads(one, packed.chunks(threads), threads)
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else 0.0
+def correlations(z: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman's rho of each row of z with depth; 0 where one of them does not vary.
+
+    Examples
+    --------
+    >>> correlations(np.array([[1.0, 2.0, 5.0], [4.0, 4.0, 4.0]]), np.array([10.0, 20.0, 30.0]))
+    array([1., 0.])
+    """
+    if not len(z):
+        return np.zeros(0)
+    a, b = rankdata(z, axis=1), rankdata(depth)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean()
+    scale = np.sqrt((a * a).sum(axis=1) * (b @ b))
+    rho = np.zeros(len(z))
+    np.divide(a @ b, scale, out=rho, where=scale > 0)
+    return rho

@@ -21,26 +21,33 @@ at or above z. It is one-sided: a signature is present or it is not.
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from senoscore.kernels.controls import nearest_in_mean
-from senoscore.kernels.passes import (
-    BINS_PER_Z,
-    FIX_W,
-    N_BINS,
-    Z_MIN,
-    GeneSets,
-    null_z_rows,
+from senoscore.kernels.controls import (
+    draw_like,
+    draw_null_sets,
+    fill_sets,
+    nearest_in_mean,
+    streams,
 )
+from senoscore.kernels.nulls import ByGene, by_gene, set_centres
+from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
+
+T = TypeVar("T")
 
 N_NULL = 200
 CENTRE_QUANTILE = 0.25
-_NORMAL_QUARTILE = -0.6744897501960817
+NORMAL_QUARTILE = -0.6744897501960817
 MIN_POOL = 20
 MIN_CELLS = 10
 MAX_STRATA = 10
@@ -73,11 +80,57 @@ class Plan:
     centres: NDArray[np.float64]
     reasons: dict[tuple[str, str], str]
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `from_arrays` makes the same plan of; all names begin with ``plan_``."""
+        told = {
+            "lineages": self.lineages,
+            "signatures": self.signatures,
+            "n_null": self.n_null,
+            "reasons": [[*pair, why] for pair, why in self.reasons.items()],
+        }
+        return {
+            "plan_told": np.frombuffer(json.dumps(told).encode(), np.uint8),
+            "plan_offsets": self.sets.offsets,
+            "plan_sets": self.sets.sets,
+            "plan_weights": self.sets.weights,
+            "plan_usable": self.usable,
+            "plan_centres": self.centres,
+        }
 
-def rng_for(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on names, not on how many draws others made before."""
-    digest = hashlib.blake2b("\x1f".join(names).encode(), digest_size=16).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32).tolist()])
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Plan:
+        """The plan that `to_arrays` was asked of."""
+        told = json.loads(arrays["plan_told"].tobytes())
+        return cls(
+            tuple(told["lineages"]),
+            tuple(told["signatures"]),
+            told["n_null"],
+            GeneSets(arrays["plan_offsets"], arrays["plan_sets"], arrays["plan_weights"]),
+            arrays["plan_usable"],
+            arrays["plan_centres"],
+            {(lineage, signature): why for lineage, signature, why in told["reasons"]},
+        )
+
+
+class SampledCells(NamedTuple):
+    """Some rows of a CSR matrix: the rows, and the total of each."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.floating]
+    rows: NDArray[np.int64]
+    totals: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def streams_for(seed: int, *names: str, each: Sequence[str]) -> NDArray[np.uint64]:
+    """Random streams that depend on names, not on how many draws others made before."""
+    head = np.asarray([seed % 2**64, *map(_hash, names)], np.uint64)
+    return streams(head, np.asarray([_hash(name) for name in each], np.uint64))
 
 
 class ControlGenes:
@@ -120,6 +173,34 @@ class ControlGenes:
         self.barred[places[places >= 0]] = False
         return np.asarray(self.genes[found])
 
+    def null_sets(
+        self,
+        means: NDArray[np.int64],
+        without: NDArray[np.int64],
+        begin: NDArray[np.uint64],
+        n_null: int,
+    ) -> NDArray[np.int64]:
+        """Controls of genes with these means, genes × null sets (`kernels.draw_null_sets`)."""
+        places = self.place[without]
+        return np.asarray(
+            self.genes[
+                draw_null_sets(
+                    self.means, self.order, places[places >= 0], means, begin,
+                    self.pool_size(n_null), n_null,
+                )
+            ]
+        )  # fmt: skip
+
+    def random_set(
+        self, means: NDArray[np.int64], without: NDArray[np.int64], begin: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """For each mean a random gene among the nearest, none twice; -1 where none is left."""
+        places = self.place[without]
+        found = draw_like(
+            self.means, self.order, places[places >= 0], means, begin, self.pool_size(N_NULL)
+        )
+        return np.where(found >= 0, self.genes[found], -1)
+
 
 def draw_order(genes: VotingGenes, means: NDArray[np.int64]) -> NDArray[np.int64]:
     """The voting genes that some cell expresses, in the order of their ids: rows of `draw_sets`."""
@@ -143,24 +224,10 @@ def draw_sets(
     cell of the lineage expresses has nothing to be matched to and takes no part.
     """
     order = draw_order(genes, means)
-    taken = np.empty((len(order), n_null), np.int64)
-    drawn: list[NDArray[np.int64]] = []
-    weights: list[float] = []
-    for k in order:
-        position = genes.positions[k]
-        pool = controls.nearest(int(means[position]), controls.pool_size(n_null), genes.positions)
-        rng = rng_for(seed, genes.name, lineage, genes.ids[k])
-        row = rng.permutation(np.resize(pool, n_null))
-        for _ in range(20 if drawn else 0):
-            clash = np.flatnonzero((taken[: len(drawn)] == row).any(axis=0))
-            if not len(clash):
-                break
-            for a, b in zip(clash, rng.integers(0, n_null, len(clash)), strict=True):
-                row[a], row[b] = row[b], row[a]
-        taken[len(drawn)] = row
-        drawn.append(row)
-        weights.append(float(genes.weights[k]))
-    return np.asarray(drawn, np.int64).reshape(len(drawn), n_null), np.asarray(weights)
+    positions = genes.positions[order]
+    begin = streams_for(seed, genes.name, lineage, each=[genes.ids[k] for k in order])
+    drawn = controls.null_sets(means[positions], genes.positions, begin, n_null)
+    return drawn, np.asarray(genes.weights[order], np.float64)
 
 
 def build_sets(
@@ -171,30 +238,23 @@ def build_sets(
     n_null: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """One lineage's gene -> (set, weight) table: offsets, sets, fixed-point weights."""
-    genes: list[NDArray[np.int64]] = []
-    sets: list[NDArray[np.int64]] = []
-    weights: list[NDArray[np.int64]] = []
+    parts = []
     for s, (signature, draw) in enumerate(zip(signatures, draws, strict=True)):
-        if draw is None:
-            continue
-        controls, control_weights = draw
-        base = s * (n_null + 1)
-        voting = means[signature.positions] > 0
-        own = signature.positions[voting]
-        genes.append(own)
-        sets.append(np.full(len(own), base))
-        weights.append(fixed_weights(signature.weights[voting]))
-        genes.append(controls.ravel())
-        sets.append(np.tile(base + 1 + np.arange(n_null), len(controls)))
-        weights.append(np.repeat(fixed_weights(control_weights), n_null))
-    n_genes = len(means)
-    if not genes:
-        return np.zeros(n_genes + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64)
-    gene, set_, weight = map(np.concatenate, (genes, sets, weights))
-    order = np.lexsort((set_, gene))
-    offsets = np.zeros(n_genes + 1, np.int64)
-    np.cumsum(np.bincount(gene, minlength=n_genes), out=offsets[1:])
-    return offsets, set_[order].astype(np.int32), weight[order]
+        if draw is not None:
+            voting = means[signature.positions] > 0
+            own = signature.positions[voting]
+            base = s * (n_null + 1)
+            parts.append((base, own[:, None], fixed_weights(signature.weights[voting])))
+            parts.append((base + 1, draw[0], fixed_weights(draw[1])))
+    often = np.zeros(len(means), np.int64)
+    for _, genes, _ in parts:
+        often += np.bincount(genes.ravel(), minlength=len(means))
+    offsets = np.concatenate([[0], np.cumsum(often)])
+    at = offsets[:-1].copy()
+    sets, weights = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int64)
+    for first_set, genes, weight in parts:
+        fill_sets(genes, weight, first_set, at, sets, weights)
+    return offsets, sets, weights
 
 
 def join_sets(
@@ -232,7 +292,7 @@ def centre_of(z: NDArray[np.float64]) -> NDArray[np.float64]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a set with no value at all
             level = quantile(own, CENTRE_QUANTILE, axis=0)
-        centre[s] = np.where(np.isnan(level), 0.0, level - _NORMAL_QUARTILE)
+        centre[s] = np.where(np.isnan(level), 0.0, level - NORMAL_QUARTILE)
     return centre
 
 
@@ -357,12 +417,11 @@ def plan_scores(
     n_cells: NDArray[np.int64],
     eligible: NDArray[np.bool_],
     rank: NDArray[np.int64],
-    sample: Sequence[
-        tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.floating], NDArray[np.float64]]
-    ],
+    sample: Sequence[SampledCells],
     kind: int,
     n_null: int = N_NULL,
     seed: int = 0,
+    threads: int = 1,
 ) -> Plan:
     """Choose controls, draw null sets and centre them, for every lineage × signature.
 
@@ -375,8 +434,9 @@ def plan_scores(
     eligible, rank
         Genes that may be controls; order of gene ids.
     sample
-        Per lineage the CSR rows of sampled cells (indptr, indices, data) and their totals: each
-        set's centre comes from them.
+        Per lineage some of its cells: each set's centre comes from them.
+    threads
+        The result does not depend on it.
 
     Returns
     -------
@@ -409,34 +469,93 @@ def plan_scores(
                     reasons[lineage, signature.name] = reason
             draws.append(draw)
             usable[code, s] = draw is not None
-        offsets, sets, weights = build_sets(signatures, draws, sums[code], n_null=n_null)
-        tables.append((offsets, sets, weights))
-        indptr, indices, data, totals = sample[code]
-        if usable[code].any() and len(totals):
-            centres[code] = centres_of_sample(
-                indptr, indices, data, totals, kind, offsets, sets, weights,
-                n_signatures=len(signatures), n_null=n_null,
-            )  # fmt: skip
+        tables.append(build_sets(signatures, draws, sums[code], n_null=n_null))
+        drawn_here = [
+            (signature.positions[draw_order(signature, sums[code])], *draw)
+            for signature, draw in zip(signatures, draws, strict=True)
+            if draw is not None
+        ]
+        if drawn_here and len(sample[code].rows):
+            centres[code, usable[code]] = centres_of_sample(
+                pack_sample(sample[code], drawn_here, kind, n_genes), n_null, threads=threads
+            )
     joined = join_sets(tables, n_genes)
     return Plan(
         tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons
     )
 
 
-def centres_of_sample(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.floating],
-    totals: NDArray[np.float64],
+class PackedSample(NamedTuple):
+    """A sample of cells by gene, and sets to be added up over it (`kernels.nulls`).
+
+    values: their expression. n_cells: how many. first, own, weights, controls: the sets.
+    """
+
+    values: ByGene
+    n_cells: int
+    first: NDArray[np.int64]
+    own: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    controls: NDArray[np.int64]
+
+    def chunks(self, threads: int) -> list[tuple[slice, NDArray[np.int64]]]:
+        """Which sets are done together: slices of them, and where their genes begin."""
+        n = len(self.first) - 1
+        cuts = np.unique(np.linspace(0, n, min(n, 4 * threads) + 1).astype(int)).tolist()
+        return [(slice(a, b), self.first[a : b + 1]) for a, b in pairwise(cuts)]
+
+
+def pack_sample(
+    sample: SampledCells,
+    sets: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]],
     kind: int,
-    offsets: NDArray[np.int64],
-    sets: NDArray[np.int32],
-    weights: NDArray[np.int64],
-    *,
-    n_signatures: int,
-    n_null: int,
+    n_genes: int,
+) -> PackedSample:
+    """The sample, gene by gene, for sets given as (genes, genes × controls, weights)."""
+    own = np.concatenate([genes for genes, _, _ in sets])
+    controls = np.concatenate([drawn for _, drawn, _ in sets])
+    column = np.full(n_genes, -1, np.int64)
+    column[own] = 0
+    column[controls.ravel()] = 0
+    wanted = np.flatnonzero(column == 0)
+    column[wanted] = np.arange(len(wanted))
+    values = by_gene(
+        sample.indptr, sample.indices, sample.data, sample.rows, sample.totals, kind, column,
+        len(wanted),
+    )  # fmt: skip
+    return PackedSample(
+        values,
+        len(sample.rows),
+        np.cumsum([0, *(len(genes) for genes, _, _ in sets)]),
+        column[own],
+        np.concatenate([fixed_weights(weights) for _, _, weights in sets]).astype(np.float64),
+        np.ascontiguousarray(column[controls].T),
+    )
+
+
+def centres_of_sample(
+    packed: PackedSample, n_null: int, *, threads: int = 1
 ) -> NDArray[np.float64]:
-    """The centre of every set, signatures × (N + 1), from the sampled cells of one lineage."""
-    out = np.empty((len(totals), n_signatures, n_null + 1))
-    null_z_rows(indptr, indices, data, kind, totals, offsets, sets, weights, n_null, out)
-    return centre_of(out)
+    """The centre of every set and its null sets, sets × (N + 1), from a sample of cells."""
+    centres = np.empty((len(packed.first) - 1, n_null + 1))
+
+    def one(chunk: tuple[slice, NDArray[np.int64]]) -> None:
+        some, first = chunk
+        set_centres(
+            packed.values, packed.n_cells, first, packed.own, packed.weights, packed.controls,
+            CENTRE_QUANTILE, NORMAL_QUARTILE, centres[some],
+        )  # fmt: skip
+
+    over_threads(one, packed.chunks(threads), threads)
+    return centres
+
+
+def over_threads(one: Callable[[T], None], tasks: Sequence[T], threads: int) -> None:
+    """Call `one` on each task, several at a time."""
+    if threads <= 1 or len(tasks) < 2:
+        for task in tasks:
+            one(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(one, tasks):
+            pass

@@ -535,22 +535,27 @@ class _Scoring:
         ).astype(np.int64)
         self.data = data
         self.settings = settings
+        self.threads = run.threads
 
     @property
     def counted(self) -> NDArray[np.int64]:
         """Strata of the cells whose null sets are counted: those that passed quality control."""
         return np.where(self.use, self.strata, -1)
 
-    def plan(self) -> Any:
+    def plan(self, parts: Sequence[Mapping[str, NDArray[Any]]] = ()) -> Any:
+        """The plan: that of the reference, that which stage score left in `parts`, or a new one."""
+        from senoscore.null import Plan
         from senoscore.scoring import make_plan
 
         if self.fitted is not None:
             return self.fitted.plan
+        if parts:
+            return Plan.from_arrays(parts[0])
         return make_plan(
             self.prepared, sums=self.sums, n_cells=self.n_cells, eligible=self.eligible,
             genes=self.data.genes, sample=self.sample, sample_rows=self.sample_rows,
             totals=self.totals, codes=self.codes, use=self.use, kind=self.kind,
-            n_null=self.settings.n_null, seed=self.settings.seed,
+            n_null=self.settings.n_null, seed=self.settings.seed, threads=self.threads,
         )  # fmt: skip
 
 
@@ -582,9 +587,10 @@ def _score(run: _Run) -> None:
         arrays: dict[str, NDArray[Any]] = {}
         if data.scale in scoring.KINDS:
             intake = streaming.Intake(data.genes, state.kind, state.log_base)
+            plan = state.plan()
             with run.bar("scores", last - first) as progress:
                 scored = streaming.score(
-                    source, intake, state.plan(), totals=state.totals, codes=state.codes,
+                    source, intake, plan, totals=state.totals, codes=state.codes,
                     strata=state.counted, n_strata=state.n_strata, groups=state.groups,
                     n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
                     threads=run.threads, progress=progress,
@@ -597,6 +603,8 @@ def _score(run: _Run) -> None:
             }
             if state.reference is not None:
                 arrays["reference"] = np.asarray(state.reference.sha256)
+            else:
+                arrays |= plan.to_arrays()
         else:
             nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
             arrays |= {"score": nothing, "z": nothing}
@@ -641,7 +649,7 @@ def _call(run: _Run) -> None:
     told = None
     if "histogram" in parts[0]:
         histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-        plan = state.plan()
+        plan = state.plan(parts)
         scoring.note_unscored(state.prepared, plan.usable, plan)
         _same_reference(state.reference, parts)
         if state.fitted is not None:
@@ -700,7 +708,11 @@ def _call(run: _Run) -> None:
         adata.uns[keys.UNS]["certificate"] = certified
     if told is not None:
         adata.uns[keys.UNS]["reference"] = told
-    others = {k: _joined(parts, k) for k in parts[0] if k not in _SCORE_ARRAYS}
+    others = {
+        k: _joined(parts, k)
+        for k in parts[0]
+        if k not in _SCORE_ARRAYS and not k.startswith("plan_")
+    }
     for name, values in others.items():
         adata.layers[name] = values.astype(np.float32)
     write_h5ad(adata, run.path("senoscore.h5ad"))
@@ -963,7 +975,7 @@ def reopen(
         )
     score, z = _joined(parts, "score"), _joined(parts, "z")
     histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-    plan = state.plan()
+    plan = state.plan(parts)
     keep = {name for lineage in keys.LINEAGES for name in calling.deciding(lineage)}
     if signature is not None:
         scoring.note_unscored(state.prepared, plan.usable, plan)
@@ -1039,7 +1051,7 @@ def freeze(
         raise InputDataError(f"{path} has changed since it was scored: analyse it again")
     score, z = _joined(parts, "score"), _joined(parts, "z")
     histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-    plan = state.plan()
+    plan = state.plan(parts)
     matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
     able = _able(run, state, plan, histogram, score, z)
     tables = calling.Tables(

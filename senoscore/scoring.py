@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +21,7 @@ from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.kernels.passes import COUNTS, LINEAR, LOG, TARGET_SUM
 from senoscore.null import (
     Plan,
+    SampledCells,
     VotingGenes,
     align_depth,
     benjamini_hochberg,
@@ -358,22 +358,31 @@ def calibrate(
             eligible=eligible,
             rank=rank,
             ids=ids,
-            cells=sample[rows],
-            totals=totals[cells],
+            sample=sampled_cells(sample, rows, totals[cells]),
             depth=depth[cells],
             strata=strata[cells],
             kind=kind,
             n_null=plan.n_null,
             n_sets=n_sets,
             seed=seed,
+            threads=threads,
         )
 
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        tables = [t for t in pool.map(one, range(len(prepared.lineages))) if t is not None]
+    tables = [t for t in map(one, range(len(prepared.lineages))) if t is not None]
     from senoscore.calibration import COLUMNS
 
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
+
+
+def sampled_cells(
+    sample: sparse.csr_matrix, rows: NDArray[np.int64], totals: NDArray[np.float64]
+) -> SampledCells:
+    """These rows of the sample; nothing is copied."""
+    return SampledCells(
+        sample.indptr.astype(np.int64, copy=False), sample.indices.astype(np.int32, copy=False),
+        sample.data, rows, totals,
+    )  # fmt: skip
 
 
 def make_plan(
@@ -391,24 +400,17 @@ def make_plan(
     kind: int,
     n_null: int,
     seed: int,
+    threads: int = 1,
 ) -> Plan:
     """`null.plan_scores` with each lineage's sampled cells (those that passed quality control)."""
     per_lineage = []
     for code in range(len(prepared.lineages)):
         rows = np.flatnonzero((codes[sample_rows] == code) & use[sample_rows])
-        cells = sample[rows]
-        per_lineage.append(
-            (
-                cells.indptr.astype(np.int64),
-                cells.indices.astype(np.int32),
-                cells.data,
-                totals[sample_rows[rows]],
-            )
-        )
+        per_lineage.append(sampled_cells(sample, rows, totals[sample_rows[rows]]))
     return plan_scores(
         prepared.voting, prepared.allowed, lineages=prepared.lineages, sums=sums,
         n_cells=n_cells, eligible=eligible, rank=id_rank(genes), sample=per_lineage, kind=kind,
-        n_null=n_null, seed=seed,
+        n_null=n_null, seed=seed, threads=threads,
     )  # fmt: skip
 
 
@@ -745,7 +747,7 @@ def two_passes(
     plan = make_plan(
         prepared, sums=first.sums, n_cells=first.n_cells, eligible=control_eligible(data.genes),
         genes=data.genes, sample=first.sample, sample_rows=first.sample_rows, totals=totals,
-        codes=codes, use=use, kind=kind, n_null=n_null, seed=seed,
+        codes=codes, use=use, kind=kind, n_null=n_null, seed=seed, threads=threads,
     )  # fmt: skip
     note_unscored(prepared, plan.usable, plan)
     scored = streaming.score(

@@ -26,6 +26,10 @@ def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
 
 
+def everyone(matrix: sparse.csr_matrix, totals: np.ndarray) -> null.SampledCells:
+    return null.SampledCells(*parts(matrix), np.arange(matrix.shape[0]), totals)
+
+
 def log_cp10k(matrix: sparse.csr_matrix) -> np.ndarray:
     dense = matrix.toarray().astype(float)
     total = dense.sum(1, keepdims=True)
@@ -54,7 +58,7 @@ def setup(
         n_cells=np.array([matrix.shape[0]]),
         eligible=eligible,
         rank=np.arange(n_genes),
-        sample=[(*parts(matrix), totals)],
+        sample=[everyone(matrix, totals)],
         kind=passes.COUNTS,
         n_null=n_null,
     )
@@ -148,6 +152,52 @@ def test_each_control_is_used_equally_often_and_none_is_a_signature_gene() -> No
         assert often.max() - often.min() <= 1
 
 
+def test_no_null_set_holds_a_gene_twice_where_that_can_be_avoided() -> None:
+    means = np.sort(np.random.default_rng(0).integers(1, 1 << 40, 90))
+    controls = null.ControlGenes(means, np.ones(90, bool), np.arange(90))
+    # all four genes share one pool of 20 controls, dealt out to 20 sets
+    genes = null.VotingGenes("s", np.arange(40, 44), np.ones(4), ("a", "b", "c", "d"))
+    for seed in range(20):
+        drawn, _ = null.draw_sets(genes, controls, means, lineage="T", n_null=20, seed=seed)
+        assert all(len(set(column)) == 4 for column in drawn.T)
+
+
+def test_a_draw_is_seeded_by_names_alone() -> None:
+    means = np.random.default_rng(0).integers(1, 1 << 40, 400)
+    controls = null.ControlGenes(means, np.ones(400, bool), np.arange(400))
+    genes = null.VotingGenes("s", np.array([5, 9, 11]), np.array([1.0, 2.0, 3.0]), ("b", "c", "a"))
+    drawn, weights = null.draw_sets(genes, controls, means, lineage="T", n_null=50, seed=1)
+    assert weights.tolist() == [3.0, 1.0, 2.0]  # in the order of ids
+    turned = null.VotingGenes("s", np.array([11, 5, 9]), np.array([3.0, 1, 2]), ("a", "b", "c"))
+    again, _ = null.draw_sets(turned, controls, means, lineage="T", n_null=50, seed=1)
+    np.testing.assert_array_equal(again, drawn)
+    for changed in ({"lineage": "B", "seed": 1}, {"lineage": "T", "seed": 2}):
+        other, _ = null.draw_sets(genes, controls, means, n_null=50, **changed)
+        assert (other != drawn).any()
+    # the genes of the file in another order
+    order = np.random.default_rng(1).permutation(400)
+    place = np.argsort(order)
+    elsewhere = null.ControlGenes(means[order], np.ones(400, bool), order)
+    moved = null.VotingGenes("s", place[genes.positions], genes.weights, genes.ids)
+    there, _ = null.draw_sets(moved, elsewhere, means[order], lineage="T", n_null=50, seed=1)
+    np.testing.assert_array_equal(order[there], drawn)
+
+
+def test_each_order_of_a_pool_is_as_likely_as_any_other() -> None:
+    means = np.arange(1, 24)
+    controls = null.ControlGenes(means, np.ones(23, bool), np.arange(23))
+    first = [
+        null.draw_sets(
+            null.VotingGenes("s", np.array([0]), np.ones(1), (f"g{k}",)), controls, means,
+            lineage="T", n_null=20, seed=0,
+        )[0][0, 0]
+        for k in range(4000)
+    ]  # fmt: skip
+    _, often = np.unique(first, return_counts=True)
+    assert len(often) == 20
+    assert np.sum((often - 200) ** 2 / 200) < 45  # chi-squared of 19 degrees: p = .0007
+
+
 def test_controls_are_the_nearest_in_mean() -> None:
     matrix = counts(n_genes=500)
     _, _, sums, _ = setup(matrix)
@@ -191,7 +241,7 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     alone = null.plan_scores(
         [signatures[1]], np.ones((1, 1), bool), lineages=["T"], sums=sums,
         n_cells=np.array([len(z)]), eligible=eligible, rank=np.arange(matrix.shape[1]),
-        sample=[(*parts(matrix), totals)], kind=passes.COUNTS, n_null=30,
+        sample=[everyone(matrix, totals)], kind=passes.COUNTS, n_null=30,
     )  # fmt: skip
     out = np.full((len(z), 1), np.nan)
     z1 = out.copy()

@@ -1,0 +1,372 @@
+"""Null sets over a sample of cells, set by set: their centres, and random sets held back.
+
+The second pass walks along a cell and adds to all sets at once. For a sample that fits in memory it
+is faster the other way round: the values are kept by gene, one set is added up over all its cells
+at a time, and everything after that runs along contiguous cells. The sums are the same integers and
+z has the same bits as in `kernels.passes` (a test compares them).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from senoscore.kernels._numba import njit
+from senoscore.kernels.passes import (
+    BINS_PER_Z,
+    COUNTS,
+    FIX_X,
+    LINEAR,
+    N_BINS,
+    TARGET_SUM,
+    Z_MIN,
+)
+
+_SMALL: Final = 256
+_X_UNIT: Final = float(2**FIX_X)
+_NOTHING: Final = 1e-10  # as in kernels.passes
+_LARGEST: Final = 2**31 - 1
+_LOW: Final = 0xFFFFFFFF
+_OFTEN: Final = 0.3  # a gene found in more of the cells than this is kept with its zeros
+# bins in which an order statistic is looked for, between -4 and 4; and one for NaN
+_COARSE: Final = 256
+_COARSE_PER_Z: Final = 32.0
+_COARSE_MIN: Final = -4.0
+
+
+class ByGene(NamedTuple):
+    """Expression of some genes in some cells, gene by gene, in fixed point (FIX_X bits).
+
+    start: where the entries of each gene begin, and the end. entries: the cell in the upper 32
+    bits, its value in the lower. whole: row of `dense` of each gene, -1 where it has entries
+    instead. dense: genes × cells.
+    """
+
+    start: NDArray[np.int64]
+    entries: NDArray[np.int64]
+    whole: NDArray[np.int64]
+    dense: NDArray[np.int32]
+
+
+@njit
+def by_gene(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.floating],
+    rows: NDArray[np.int64],
+    totals: NDArray[np.float64],
+    kind: int,
+    column: NDArray[np.int64],
+    n_columns: int,
+) -> ByGene:
+    """Turn rows of a matrix round.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        CSR rows.
+    rows, totals
+        The rows wanted, and the total of each; a row without a total stays empty.
+    kind
+        As in `kernels.passes`.
+    column
+        Per gene its place among those wanted, -1 for the others.
+
+    Returns
+    -------
+    Values of 2**9, which no logarithm reaches, and beyond are cut there.
+    """
+    n_cells, n_genes = rows.shape[0], column.shape[0]
+    often = np.zeros(n_genes, np.int64)
+    for i in range(n_cells):
+        if totals[i] > 0:
+            for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+                often[indices[k]] += 1
+    start = np.zeros(n_columns + 1, np.int64)
+    whole = np.full(n_columns, -1, np.int64)
+    n_whole = 0
+    for gene in range(n_genes):
+        if column[gene] >= 0:
+            if often[gene] > _OFTEN * n_cells:
+                whole[column[gene]] = n_whole
+                n_whole += 1
+            else:
+                start[column[gene] + 1] = often[gene]
+    for c in range(n_columns):
+        start[c + 1] += start[c]
+    # every value is written to both, once for good and once where it does no harm (the last
+    # entry, the last row): cheaper than asking, for the answer cannot be predicted
+    entries = np.empty(start[n_columns] + 1, np.int64)
+    dense = np.zeros((n_whole + 1, n_cells), np.int32)
+    at = np.full(n_genes, start[n_columns])
+    step, row = np.zeros(n_genes, np.int64), np.full(n_genes, n_whole)
+    for gene in range(n_genes):
+        c = column[gene]
+        if c >= 0 and whole[c] >= 0:
+            row[gene] = whole[c]
+        elif c >= 0:
+            at[gene], step[gene] = start[c], 1
+    known = np.zeros(_SMALL, np.int64)
+    logs = np.zeros(_SMALL, np.int64)
+    for i in range(n_cells):
+        if totals[i] <= 0:
+            continue
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            gene = indices[k]
+            value = float(data[k])
+            fixed = 0
+            if kind == COUNTS:
+                small = int(value)
+                if small < _SMALL and small == value:
+                    if known[small] != i + 1:
+                        known[small] = i + 1
+                        logs[small] = int(
+                            np.rint(np.log1p(value * TARGET_SUM / totals[i]) * _X_UNIT)
+                        )
+                    fixed = logs[small]
+                else:
+                    fixed = int(np.rint(np.log1p(value * TARGET_SUM / totals[i]) * _X_UNIT))
+            elif kind == LINEAR:
+                fixed = int(np.rint(np.log1p(value) * _X_UNIT))
+            else:
+                fixed = int(np.rint(value * _X_UNIT))
+            fixed = max(min(fixed, _LARGEST), -_LARGEST)
+            dense[row[gene], i] = fixed
+            entries[at[gene]] = (i << 32) | (fixed & _LOW)
+            at[gene] += step[gene]
+    return ByGene(start, entries, whole, dense)
+
+
+@njit
+def _sum_set(
+    values: ByGene,
+    genes: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    sums: NDArray[np.float64],
+) -> None:
+    """Weighted sums of some genes in every cell: whole numbers, exact below 2**53."""
+    sums[:] = 0.0
+    for g in range(genes.shape[0]):
+        c, w = genes[g], weights[g]
+        if values.whole[c] >= 0:
+            x = values.dense[values.whole[c]]
+            for i in range(sums.shape[0]):
+                sums[i] += x[i] * w
+        else:
+            for k in range(values.start[c], values.start[c + 1]):
+                entry = values.entries[k]
+                sums[np.uint32(entry >> 32)] += np.int32(entry) * w
+
+
+@njit
+def _sets_z(
+    values: ByGene,
+    own: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    controls: NDArray[np.int64],
+    work: NDArray[np.float64],
+    z: NDArray[np.float64],
+) -> None:
+    """z of a signature (row 0) and of its null sets, not centred: (N + 1) × cells.
+
+    The arithmetic of `kernels.passes`, step by step, along cells instead of along sets. `controls`:
+    null sets × genes. NaN where a cell expresses none of the genes involved.
+    """
+    n_null, n = controls.shape[0], z.shape[1]
+    mean, squares, scale, share = work[0], work[1], work[2], work[3]
+    _sum_set(values, own, weights, z[0])
+    mean[:] = 0.0
+    for j in range(1, n_null + 1):
+        row = z[j]
+        _sum_set(values, controls[j - 1], weights, row)
+        for i in range(n):
+            mean[i] += row[i]
+    for i in range(n):
+        mean[i] /= n_null
+        squares[i] = 0.0
+    for j in range(1, n_null + 1):
+        row = z[j]
+        for i in range(n):
+            deviation = row[i] - mean[i]
+            row[i] = deviation
+            squares[i] += deviation * deviation
+    ratio = n_null / (n_null - 1.0)
+    for i in range(n):
+        known = squares[i] if squares[i] > 0 else np.nan
+        scale[i] = ratio * np.sqrt((n_null - 2.0) / known)
+        share[i] = ratio / known
+        z[0, i] = (z[0, i] - mean[i]) / np.sqrt(known / (n_null - 1.0))
+    for j in range(1, n_null + 1):
+        row = z[j]
+        for i in range(n):
+            deviation = row[i]
+            rest = 1.0 - share[i] * deviation * deviation
+            row[i] = deviation * scale[i] / np.sqrt(rest if rest > _NOTHING else np.nan)
+
+
+@njit
+def _quantile(
+    values: NDArray[np.float64],
+    q: float,
+    place: NDArray[np.uint32],
+    count: NDArray[np.uint32],
+    few: NDArray[np.float64],
+) -> float:
+    """`numpy.nanquantile(values, q)`, to the bit; NaN if there is no value.
+
+    Values are counted in coarse bins; only those in the bin that holds the quantile are sorted.
+    """
+    count[:] = 0
+    for i in range(values.shape[0]):
+        v = (values[i] - _COARSE_MIN) * _COARSE_PER_Z
+        v = max(min(v, _COARSE - 1.0), 0.0) if v == v else float(_COARSE)
+        place[i] = np.uint32(v)
+    for i in range(values.shape[0]):
+        count[place[i]] += np.uint32(1)
+    n = values.shape[0] - int(count[_COARSE])
+    if n == 0:
+        return np.nan
+    virtual = (n - 1) * q
+    k = int(np.floor(virtual))
+    part = virtual - k
+    before = 0
+    b = 0
+    while before + int(count[b]) <= k:
+        before += int(count[b])
+        b += 1
+    m = 0
+    for i in range(values.shape[0]):
+        if place[i] == b:
+            few[m] = values[i]
+            m += 1
+    few[:m].sort()
+    low = few[k - before]
+    if part == 0.0:
+        return float(low)
+    if k - before + 1 < m:
+        high = few[k - before + 1]
+    else:
+        high = np.inf
+        for i in range(values.shape[0]):
+            if b < place[i] < _COARSE:
+                high = min(high, values[i])
+    if part >= 0.5:
+        return float(high - (high - low) * (1 - part))
+    return float(low + (high - low) * part)
+
+
+@njit
+def set_centres(
+    values: ByGene,
+    n_cells: int,
+    first: NDArray[np.int64],
+    own: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    controls: NDArray[np.int64],
+    q: float,
+    level: float,
+    centres: NDArray[np.float64],
+) -> None:
+    """What to subtract from the z of each set, so that its q-quantile is `level`.
+
+    Parameters
+    ----------
+    values
+        Of the cells.
+    first
+        Where the genes of each set begin in `own`, `weights` and `controls`, and the end.
+    own, weights, controls
+        Columns of the voting genes, their weights (in units of 2**-FIX_W), and null sets × genes:
+        columns.
+    centres
+        Written, sets × (N + 1); 0 where a set has no value.
+    """
+    z = np.empty((controls.shape[0] + 1, n_cells))
+    work = np.empty((4, n_cells))
+    place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
+    count = np.empty(_COARSE + 1, np.uint32)
+    for s in range(first.shape[0] - 1):
+        a, b = first[s], first[s + 1]
+        _sets_z(values, own[a:b], weights[a:b], controls[:, a:b], work, z)
+        for j in range(z.shape[0]):
+            found = _quantile(z[j], q, place, count, few)
+            centres[s, j] = found - level if found == found else 0.0
+
+
+@njit
+def held_back(
+    values: ByGene,
+    limits: NDArray[np.int64],
+    first: NDArray[np.int64],
+    own: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    controls: NDArray[np.int64],
+    q: float,
+    level: float,
+    z_out: NDArray[np.float64],
+    p_out: NDArray[np.float64],
+    medians: NDArray[np.float64],
+) -> None:
+    """Score random sets as if they were signatures, on cells ordered by depth stratum.
+
+    Parameters
+    ----------
+    limits
+        Where each stratum's cells begin, and the end.
+    z_out, p_out
+        Written, sets × cells: centred z, and p against the pooled null of the stratum, counted in
+        bins as the second pass does.
+    medians
+        Written, sets × strata: the median of that null (`null.null_medians`).
+
+    The others as in `set_centres`.
+    """
+    n_cells, n_strata = z_out.shape[1], limits.shape[0] - 1
+    z = np.empty((controls.shape[0] + 1, n_cells))
+    work = np.empty((4, n_cells))
+    place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
+    count = np.empty(_COARSE + 1, np.uint32)
+    histogram = np.empty((n_strata, N_BINS + 1), np.int64)  # the last is for NaN
+    above = np.empty(N_BINS, np.int64)
+    for s in range(first.shape[0] - 1):
+        a, b = first[s], first[s + 1]
+        _sets_z(values, own[a:b], weights[a:b], controls[:, a:b], work, z)
+        histogram[:] = 0
+        for j in range(z.shape[0]):
+            row = z[j]
+            found = _quantile(row, q, place, count, few)
+            shift = found - level if found == found else 0.0
+            if j == 0:
+                for i in range(n_cells):
+                    z_out[s, i] = row[i] - shift
+                continue
+            for i in range(n_cells):
+                value = (row[i] - shift - Z_MIN) * BINS_PER_Z
+                value = max(min(value, N_BINS - 1.0), 0.0) if value == value else float(N_BINS)
+                place[i] = np.uint32(value)
+            for t in range(n_strata):
+                bins = histogram[t]
+                for i in range(limits[t], limits[t + 1]):
+                    bins[place[i]] += 1
+        for t in range(n_strata):
+            higher = 0
+            for e in range(N_BINS - 1, -1, -1):
+                higher += histogram[t, e]
+                above[e] = higher
+            for i in range(limits[t], limits[t + 1]):
+                value = (z_out[s, i] - Z_MIN) * BINS_PER_Z
+                if value == value and higher > 0:
+                    e = int(min(max(value, 0.0), N_BINS - 1.0))
+                    p_out[s, i] = (1 + above[e]) / (1 + higher)
+                else:
+                    p_out[s, i] = np.nan
+            medians[s, t] = 0.0
+            below = 0
+            for e in range(N_BINS if higher > 0 else 0):
+                below += histogram[t, e]
+                if 2 * below >= higher:
+                    part = (higher / 2 - (below - histogram[t, e])) / histogram[t, e]
+                    medians[s, t] = Z_MIN + (e + part) / BINS_PER_Z
+                    break

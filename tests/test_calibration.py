@@ -1,0 +1,192 @@
+"""Centres and held-back sets over a sample, against the pass over cells and slow definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.stats import spearmanr
+from test_null import counts, log_cp10k, parts
+
+from senoscore import calibration, null
+from senoscore.kernels import nulls, passes
+
+KINDS = (passes.COUNTS, passes.LINEAR, passes.LOG)
+
+
+def planned(
+    matrix: sparse.csr_matrix, n_null: int = 40
+) -> tuple[list[null.VotingGenes], null.ControlGenes, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    sums = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
+    sets = []
+    for s, size in enumerate((3, 8, 2, 12)):
+        genes = rng.choice(np.flatnonzero(sums > 0), size, replace=False)
+        weights = rng.choice([-1.0, 0.5, 1.0, 2.0], size)
+        sets.append(null.VotingGenes(f"s{s}", genes, weights, tuple(f"g{g}" for g in genes)))
+    controls = null.ControlGenes(sums, np.ones(len(sums), bool), np.arange(len(sums)))
+    totals = np.asarray(matrix.sum(1), float).ravel()
+    return sets, controls, sums, totals
+
+
+def by_cells(
+    matrix: sparse.csr_matrix,
+    sets: list[null.VotingGenes],
+    draws: list[tuple[np.ndarray, np.ndarray]],
+    sums: np.ndarray,
+    totals: np.ndarray,
+    kind: int,
+    n_null: int,
+) -> np.ndarray:
+    table = null.build_sets(sets, draws, sums, n_null=n_null)
+    z = np.empty((len(totals), len(sets), n_null + 1))
+    passes.null_z_rows(*parts(matrix), kind, totals, *table, n_null, z)
+    return z
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_centres_of_a_sample_are_those_of_the_pass_over_cells(kind: int, threads: int) -> None:
+    matrix = counts(n_cells=70, n_genes=400, seed=3)
+    if kind != passes.COUNTS:
+        matrix.data = np.log1p(matrix.data)
+    sets, controls, sums, totals = planned(matrix)
+    totals[:3] = 0  # cells without anything
+    draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=40, seed=0) for s in sets]
+    rows = np.arange(0, 70, 2)
+    sample = null.SampledCells(*parts(matrix), rows, totals[rows])
+    ordered = [
+        (s.positions[null.draw_order(s, sums)], *draw) for s, draw in zip(sets, draws, strict=True)
+    ]
+    packed = null.pack_sample(sample, ordered, kind, matrix.shape[1])
+    found = null.centres_of_sample(packed, 40, threads=threads)
+    z = by_cells(matrix[rows], sets, draws, sums, totals[rows], kind, 40)
+    np.testing.assert_array_equal(found, null.centre_of(z))
+
+
+def test_both_ways_of_keeping_a_gene_are_met() -> None:
+    matrix = counts(n_cells=70, n_genes=400, seed=3)
+    column = np.arange(400)
+    column[7] = -1
+    found = nulls.by_gene(
+        *parts(matrix), np.arange(70), np.asarray(matrix.sum(1), float).ravel(), passes.COUNTS,
+        np.where(column >= 0, column, -1), 400,
+    )  # fmt: skip
+    assert 10 < (found.whole >= 0).sum() < 390
+    x = np.rint(log_cp10k(matrix) * 2**passes.FIX_X)
+    for gene in range(400):
+        if gene == 7:
+            continue
+        dense = np.zeros(70)
+        if found.whole[gene] >= 0:
+            dense += found.dense[found.whole[gene]]
+        else:
+            own = found.entries[found.start[gene] : found.start[gene + 1]]
+            dense[own >> 32] = own & 0xFFFFFFFF
+        np.testing.assert_allclose(dense, x[:, gene], atol=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.floats(-20, 20), st.sampled_from([0.0, -0.67, 4.0, -4.0, np.nan])), max_size=60
+    ),
+    st.sampled_from([0.25, 0.5, 0.1]),
+)
+def test_quantile_equals_numpys(values: list[float], q: float) -> None:
+    array = np.asarray(values, float)
+    n = len(array)
+    found = nulls._quantile(array, q, np.empty(n, np.uint32), np.empty(257, np.uint32), np.empty(n))
+    known = array[~np.isnan(array)]
+    if not len(known):
+        assert np.isnan(found)
+    else:
+        assert found == np.quantile(known, q)
+
+
+def test_held_back_sets_are_judged_as_signatures_are() -> None:
+    """z, p and medians against the pass over cells, a histogram and `null.p_values`."""
+    n_null = 40
+    matrix = counts(n_cells=90, n_genes=400, seed=5)
+    sets, controls, sums, totals = planned(matrix)
+    draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=n_null, seed=0) for s in sets]
+    strata = np.repeat([0, 1, 2], [20, 40, 30])
+    ordered = [
+        (s.positions[null.draw_order(s, sums)], *draw) for s, draw in zip(sets, draws, strict=True)
+    ]
+    sample = null.SampledCells(*parts(matrix), np.arange(90), totals)
+    packed = null.pack_sample(sample, ordered, passes.COUNTS, matrix.shape[1])
+    z, p, medians = np.empty((4, 90)), np.empty((4, 90)), np.empty((4, 3))
+    calibration.score_held_back(packed, np.array([0, 20, 60, 90]), z, p, medians, threads=2)
+    slow = by_cells(matrix, sets, draws, sums, totals, passes.COUNTS, n_null)
+    slow -= null.centre_of(slow)
+    np.testing.assert_array_equal(z, slow[:, :, 0].T)
+    histogram = np.zeros((1, 4, 3, passes.N_BINS), np.int64)
+    for s in range(4):
+        for t in range(3):
+            own = slow[strata == t, s, 1:]
+            np.add.at(histogram[0, s, t], null.bin_of(own[~np.isnan(own)]), 1)
+    expected = null.p_values(slow[:, :, 0], np.zeros(90, np.int64), strata, histogram)
+    np.testing.assert_array_equal(p, expected.T)
+    np.testing.assert_array_equal(medians, null.null_medians(histogram)[0])
+
+
+def table(threads: int = 1, order: np.ndarray | None = None) -> pd.DataFrame:
+    matrix = counts(n_cells=300, n_genes=900, seed=8)
+    sets, _, sums, totals = planned(matrix)
+    strata, _ = null.depth_strata(totals, np.zeros(300, np.int64), 1, totals > 0)
+    rows = np.arange(300) if order is None else order
+    return calibration.calibrate_lineage(
+        sets, lineage="T", sums=sums, eligible=np.ones(900, bool), rank=np.arange(900),
+        ids=np.asarray([f"g{g}" for g in range(900)], dtype=object),
+        sample=null.SampledCells(*parts(matrix), rows, totals[rows]), depth=totals[rows],
+        strata=strata[rows], kind=passes.COUNTS, n_null=60, n_sets=40, threads=threads,
+    )  # fmt: skip
+
+
+def test_the_table_does_not_depend_on_threads_or_the_order_of_cells() -> None:
+    once = table()
+    assert len(once) == 6
+    assert once["n_sets"].eq(40).all()
+    pd.testing.assert_frame_equal(table(threads=3), once)
+    order = np.random.default_rng(0).permutation(300)
+    pd.testing.assert_frame_equal(table(order=order), once)
+
+
+def test_random_sets_of_random_cells_are_false_positives_at_the_nominal_rate() -> None:
+    found = table()
+    weights = found["n_cells"]
+    for level, slack in ((0.05, 0.012), (0.01, 0.005)):
+        rate = np.average(found[f"fpr_{level}"], weights=weights)
+        assert rate == pytest.approx(level, abs=slack)
+
+
+def test_correlations_are_scipys() -> None:
+    rng = np.random.default_rng(0)
+    z = np.round(rng.normal(size=(5, 30)), 1)
+    depth = rng.integers(1, 10, 30).astype(float)
+    expected = [spearmanr(row, depth).statistic for row in z]
+    np.testing.assert_allclose(calibration.correlations(z, depth), expected)
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    matrix = counts()
+    sets, _, sums, totals = planned(matrix)
+    plan = null.plan_scores(
+        sets, np.array([[True, True, False, True], [True, True, True, True]]),
+        lineages=["T", "B"], sums=np.vstack([sums, sums]), n_cells=np.array([60, 3]),
+        eligible=np.ones(300, bool), rank=np.arange(300),
+        sample=[null.SampledCells(*parts(matrix), np.arange(60), totals)] * 2,
+        kind=passes.COUNTS, n_null=30,
+    )  # fmt: skip
+    assert plan.reasons["B", "s0"] == "3 cells, a null needs 10"
+    again = null.Plan.from_arrays(plan.to_arrays())
+    assert (again.lineages, again.signatures, again.n_null, again.reasons) == (
+        plan.lineages, plan.signatures, plan.n_null, plan.reasons,
+    )  # fmt: skip
+    for a, b in zip((*again.sets, again.usable, again.centres),
+                    (*plan.sets, plan.usable, plan.centres), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
