@@ -295,7 +295,10 @@ def test_at_half_depth_calls_stand_or_become_indeterminate(made: Made) -> None:
     table = made.certify()
     half = table[(table["depth"] == 0.5) & (table["state"] == ALL_CALLS) & (table["n_cells"] > 30)]
     assert len(half) >= 5
-    assert (half["frac_flipped"] <= 0.05).all(), half[["lineage", "call", "frac_flipped"]]
+    # of so few cells, as far as their number tells
+    slack = 2 * np.sqrt(0.05 * 0.95 / half["n_cells"])
+    assert (half["frac_flipped"] <= 0.05 + slack).all(), half[["lineage", "call", "frac_flipped"]]
+    assert np.average(half["frac_flipped"], weights=half["n_cells"]) <= 0.05
 
 
 def test_without_the_zone_of_doubt_more_calls_would_flip(made: Made) -> None:
