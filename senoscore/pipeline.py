@@ -550,6 +550,10 @@ class _Scoring:
         if self.fitted is not None:
             return self.fitted.plan
         if parts:
+            if "plan_told" not in parts[0]:
+                raise InputDataError(
+                    "the cells were scored by another version of senoscore: run stage score again"
+                )
             return Plan.from_arrays(parts[0])
         return make_plan(
             self.prepared, sums=self.sums, n_cells=self.n_cells, eligible=self.eligible,
