@@ -176,7 +176,7 @@ def judge(
     names = [plan.signatures[k] for k in at]
     index = cells.index
     score, z, histogram = score[:, at], z[:, at], histogram[:, at]
-    found = finish(score, z, histogram, codes, strata, len(plan.lineages))
+    found = finish(score, z, histogram, codes, strata)
 
     def frame(values: NDArray[Any]) -> pd.DataFrame:
         return pd.DataFrame(values, index=index, columns=names)

@@ -72,9 +72,7 @@ def freeze_adata(
         made = two_passes(
             source, data, prepared, codes, names=adata.obs_names, threads=threads, **how
         )
-    found = finish(
-        made.scored.score, made.scored.z, made.scored.histogram, codes, made.strata, len(groups)
-    )
+    found = finish(made.scored.score, made.scored.z, made.scored.histogram, codes, made.strata)
     recorder = Recorder()
     if restrict:
         names = list(chosen)

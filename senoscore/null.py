@@ -42,6 +42,14 @@ from senoscore.kernels.controls import (
 )
 from senoscore.kernels.nulls import ByGene, by_gene, set_centres
 from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
+from senoscore.kernels.tails import (
+    adjust_bins,
+    count_cells,
+    look_up,
+    medians,
+    shift_rows,
+    tail_shares,
+)
 
 T = TypeVar("T")
 
@@ -339,47 +347,63 @@ def p_values(
 
     NaN where z is NaN, where the cell is in no stratum, or where the stratum's null is empty.
     """
-    above = np.flip(np.cumsum(np.flip(histogram, -1), -1), -1)
-    totals = histogram.sum(-1)
     p = np.full(z.shape, np.nan)
-    bins = bin_of(z)
-    used = np.flatnonzero((codes >= 0) & (strata >= 0))
-    for s in range(z.shape[1]):
-        cells = used[~np.isnan(z[used, s])]
-        code, stratum = codes[cells], strata[cells]
-        n = totals[code, s, stratum]
-        hits = above[code, s, stratum, bins[cells, s]]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            p[cells, s] = np.where(n > 0, (1 + hits) / (1 + n), np.nan)
+    look_up(z, codes, strata, _tail_table(histogram), p)
     return p
+
+
+def adjusted_p_values(
+    z: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    histogram: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`p_values`, and these adjusted (`benjamini_hochberg`) within each lineage × signature.
+
+    The same numbers as adjusting the cells one by one; the cost of it does not grow with their
+    number, for cells of one bin have one p.
+    """
+    p, padj = np.full(z.shape, np.nan), np.full(z.shape, np.nan)
+    counts = np.zeros(histogram.shape, np.int32)
+    count_cells(z, codes, strata, counts)
+    table = _tail_table(histogram)
+    look_up(z, codes, strata, table, p)
+    families = (histogram.shape[0] * histogram.shape[1], -1)
+    adjusted = np.empty(histogram.shape)
+    adjust_bins(table.reshape(families), counts.reshape(families), adjusted.reshape(families))
+    look_up(z, codes, strata, adjusted, padj)
+    padj[np.isnan(p)] = np.nan
+    return p, padj
+
+
+def _tail_table(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+    flat = np.ascontiguousarray(histogram).reshape(-1, histogram.shape[-1])
+    table = np.empty(flat.shape)
+    tail_shares(flat, table)
+    return table.reshape(histogram.shape)
 
 
 def null_medians(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
     """Median of each histogram's z (last axis: bins), interpolated within its bin; 0 if empty."""
-    total = histogram.sum(-1)
-    cumulated = np.cumsum(histogram, -1)
-    at = np.argmax(2 * cumulated >= total[..., None], axis=-1)
-    here = np.take_along_axis(histogram, at[..., None], -1)[..., 0]
-    before = np.take_along_axis(cumulated, at[..., None], -1)[..., 0] - here
-    with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.where(here > 0, (total / 2 - before) / here, 0.0)
-    return np.where(total > 0, Z_MIN + (at + part) / BINS_PER_Z, 0.0)
+    flat = np.ascontiguousarray(histogram).reshape(-1, histogram.shape[-1])
+    out = np.empty(len(flat))
+    medians(flat, out)
+    return out.reshape(histogram.shape[:-1])
 
 
 def align_depth(
     z: NDArray[np.float64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
-    medians: NDArray[np.float64],
+    shift: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """z less the median of the null at the cell's depth (lineages × signatures × strata).
 
     The null is more skewed in shallow cells, so its median moves with depth; without this z would
     too. A cell in no stratum (it failed quality control) takes the first.
     """
-    known = codes >= 0
-    out = z.copy()
-    out[known] -= medians[codes[known], :, np.maximum(strata[known], 0)]
+    out = np.empty(z.shape)
+    shift_rows(z, codes, strata, shift, out)
     return out
 
 

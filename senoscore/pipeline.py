@@ -664,9 +664,7 @@ def _call(run: _Run) -> None:
             )
             calibration = told["transfer"]
         else:
-            matched = scoring.finish(
-                score, z, histogram, state.codes, state.strata, len(keys.LINEAGES)
-            )
+            matched = scoring.finish(score, z, histogram, state.codes, state.strata)
             able = _able(run, state, plan, histogram, score, z)
             calibration = scoring.calibrate(
                 state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
@@ -1056,7 +1054,7 @@ def freeze(
     score, z = _joined(parts, "score"), _joined(parts, "z")
     histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
     plan = state.plan(parts)
-    matched = scoring.finish(score, z, histogram, state.codes, state.strata, len(keys.LINEAGES))
+    matched = scoring.finish(score, z, histogram, state.codes, state.strata)
     able = _able(run, state, plan, histogram, score, z)
     tables = calling.Tables(
         *(

@@ -23,11 +23,10 @@ from senoscore.null import (
     Plan,
     SampledCells,
     VotingGenes,
+    adjusted_p_values,
     align_depth,
-    benjamini_hochberg,
     depth_strata,
     null_medians,
-    p_values,
     plan_scores,
 )
 from senoscore.settings import METHODS, CallSettings, Method, ScoreSettings
@@ -311,15 +310,9 @@ def finish(
     histogram: NDArray[np.int64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
-    n_codes: int,
 ) -> Matched:
     """P from the pooled null, BH within each signature × lineage, z aligned over depths."""
-    p = p_values(z, codes, strata, histogram)
-    padj = np.full(p.shape, np.nan)
-    for code in range(n_codes):
-        cells = np.flatnonzero(codes == code)
-        for s in range(p.shape[1]):
-            padj[cells, s] = benjamini_hochberg(p[cells, s])
+    p, padj = adjusted_p_values(z, codes, strata, histogram)
     return Matched(score, align_depth(z, codes, strata, null_medians(histogram)), p, padj)
 
 
@@ -778,6 +771,6 @@ def score_matched(
 ) -> tuple[Matched, NDArray[np.bool_]]:
     """Calibrated scores of all cells, and whether each programme would have been seen in each."""
     made = two_passes(source, data, prepared, codes, **how)
-    scored, n_codes = made.scored, len(prepared.lineages)
-    result = finish(scored.score, scored.z, scored.histogram, codes, made.strata, n_codes)
+    scored = made.scored
+    result = finish(scored.score, scored.z, scored.histogram, codes, made.strata)
     return result, powered_cells(made.able, codes, made.strata)

@@ -148,9 +148,7 @@ class Made:
         self.score, self.z, self.histogram = part["score"], part["z"], part["histogram"]
         self.plan = state.plan()
         able = pipeline._able(self.run, state, self.plan, self.histogram, self.score, self.z)
-        found = scoring.finish(
-            self.score, self.z, self.histogram, state.codes, state.strata, len(keys.LINEAGES)
-        )
+        found = scoring.finish(self.score, self.z, self.histogram, state.codes, state.strata)
         frames = [
             pd.DataFrame(v, index=state.cells.index, columns=list(state.prepared.signatures))
             for v in (found.z, found.pvalue, found.padj)

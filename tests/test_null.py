@@ -325,3 +325,42 @@ def test_critical_z_is_the_smallest_that_reaches_the_level() -> None:
     )  # fmt: skip
     assert p[0, 0] <= 0.05 < p[1, 0]
     assert critical == pytest.approx(norm.isf(0.05), abs=0.06)
+
+
+def shares(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """z with ties, gaps, cells outside, a lineage without a null, a null that is short."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0.2, 1.5, (n, 3)).round(1)
+    z[rng.random((n, 3)) < 0.1] = np.nan
+    codes, strata = rng.integers(-1, 3, n), rng.integers(-1, 2, n)
+    draws = null.bin_of(rng.normal(size=(2, 3, 2, int(rng.integers(5, 2000)))))
+    histogram = np.zeros((3, 3, 2, passes.N_BINS), np.int64)
+    for where in np.ndindex(2, 3, 2):
+        histogram[where] = np.bincount(draws[where], minlength=passes.N_BINS)
+    return z, codes, strata, histogram
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_adjusting_by_bins_equals_scipy_cell_by_cell(seed: int) -> None:
+    z, codes, strata, histogram = shares(seed)
+    p, padj = null.adjusted_p_values(z, codes, strata, histogram)
+    np.testing.assert_array_equal(p, null.p_values(z, codes, strata, histogram))
+    assert np.isnan(p[codes == 2]).all()
+    assert np.isnan(padj[codes == 2]).all()
+    for code in range(2):
+        cells = codes == code
+        for s in range(3):
+            expected = null.benjamini_hochberg(p[cells, s])
+            np.testing.assert_array_equal(padj[cells, s], expected)
+    assert np.isnan(padj[codes == -1]).all()
+
+
+def test_aligning_takes_the_median_of_the_cells_own_stratum() -> None:
+    z, codes, strata, histogram = shares(1)
+    middle = null.null_medians(histogram)
+    found = null.align_depth(z, codes, strata, middle)
+    for i in range(len(z)):
+        shift = middle[codes[i], :, max(strata[i], 0)] if codes[i] >= 0 else 0.0
+        np.testing.assert_array_equal(found[i], z[i] - shift)
+    # the median of an empty null
+    assert middle[2].tolist() == [[0.0, 0.0]] * 3
