@@ -24,6 +24,7 @@ from scipy import sparse
 
 from senoscore import calling, keys, power
 from senoscore.adjust import Thresholds
+from senoscore.citeseq import with_arm
 from senoscore.kernels.passes import COUNTS, N_BINS, GeneSets, score_rows
 from senoscore.kernels.thin import halve_rows
 from senoscore.null import (
@@ -161,6 +162,7 @@ def certify(
     strata: NDArray[np.int64],
     settings: CallSettings,
     halvings: Sequence[int] = HALVINGS,
+    arm: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """How many calls of the sampled cells stand when the cells lose molecules.
 
@@ -184,6 +186,8 @@ def certify(
         Thresholds.
     halvings
         How often the depth is halved.
+    arm
+        Phenotype arm by antibodies, of all cells: they lose no molecules.
 
     Returns
     -------
@@ -208,6 +212,7 @@ def certify(
             thin(sample[chosen], cells.index.to_numpy()[rows], gene_ids, n_halvings),
             histogram[:, at], able[:, :, at], cells.iloc[rows], codes[rows],
             sums=sums, n_cells=n_cells, run=(depth, codes, strata), settings=settings,
+            arm=None if arm is None else arm.iloc[rows],
         )  # fmt: skip
         tables.append(compare(before, after, cells.iloc[rows], below, 0.5**n_halvings))
     return pd.concat(tables, ignore_index=True)
@@ -227,6 +232,7 @@ def _judge_thinned(
     n_cells: NDArray[np.int64],
     run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
     settings: CallSettings,
+    arm: pd.DataFrame | None,
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Calls of thinned cells, and which of them fell below the run's range of depths."""
     totals = np.asarray(thinned.sum(axis=1), np.float64).ravel()
@@ -263,6 +269,8 @@ def _judge_thinned(
     aligned = frame(align_depth(z, codes, joined, null_medians(everything)))
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
     tables = calling.Tables(aligned, pvalue, thresholds.adjusted(pvalue, lineage))
+    if arm is not None:
+        tables = with_arm(tables, arm)
     calls = calling.verdicts(
         tables, cells, frame(seen), settings=settings, adjust=thresholds.adjust
     )

@@ -58,7 +58,10 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
         ),
         "condition": ("Column of obs with the condition to compare.", {}),
         "age": ("Column of obs with the donor's age.", {}),
-        "protein": ("Key of obsm with antibody counts (CITE-seq).", {}),
+        "protein": (
+            "Antibody counts (CITE-seq): a key of obsm, or the path of a MuData file (.h5mu).",
+            {},
+        ),
     },
     "qc": {
         "n_mads": ("Cells this many median absolute deviations off in depth fail.", {"gt": 0}),
@@ -115,6 +118,11 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             "A cell too shallow to show a programme whose genes are at this level (counts per 10,000) "
             "is 'indeterminate', not 'neither'.",
             {"gt": 0},
+        ),
+        "protein": (
+            "Antibodies in place of the RNA in the phenotype arm of T cells: 'auto' where they are "
+            "measured and separate, 'use' or stop, 'ignore'.",
+            {},
         ),
     },
     "burden": {

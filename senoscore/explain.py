@@ -12,7 +12,7 @@ To see whether a call rests on one gene, each gene is left out in turn: out of t
 controls out of every null set. Computed anew are the cell's d, the spread of its null sets and so z;
 the centre of the signature and of each null set (over the cells the run sampled); the pooled null of
 the cell's depth. Held fixed are the genes' controls and their draw, the depth strata, the run's
-relation between p and adjusted p (no other cell changes), and what is powered. A gene that votes in
+relation between p and adjusted p (no other cell changes), what antibodies say, and what is powered. A gene that votes in
 several signatures is left out of all of them at once, as if it had not been measured.
 
 The run's null counts all cells of the lineage, the new one those sampled. Where these are not the
@@ -34,6 +34,7 @@ from scipy import sparse
 
 from senoscore import calling, keys
 from senoscore.adjust import Recorder, Thresholds
+from senoscore.citeseq import used_arm, with_arm
 from senoscore.donors import donor_names
 from senoscore.errors import InputDataError
 from senoscore.inputs import read_input
@@ -103,7 +104,8 @@ class Judged:
 
     names, cells, donor, group: of all cells; `group` is the subset in words. voting, usable,
     score, z, pvalue, padj, aligned: of the signatures kept, columns in the order of `voting`
-    (z as in the null, `aligned` as reported). calls: None where groups are not lineages. read:
+    (z as in the null, `aligned` as reported). calls: None where groups are not lineages. arm: the
+    phenotype arm by antibodies, which no gene's absence changes; None where calls rest on RNA. read:
     rows -> their expression values, one column per gene.
     """
 
@@ -133,6 +135,7 @@ class Judged:
     thresholds: Thresholds
     calls: pd.DataFrame | None
     settings: CallSettings
+    arm: pd.DataFrame | None
     read: Callable[[NDArray[np.int64]], sparse.csr_matrix]
 
     @property
@@ -154,6 +157,7 @@ def judge(
     strata: NDArray[np.int64],
     keep: Sequence[str],
     settings: CallSettings,
+    arm: pd.DataFrame | None = None,
     **others: Any,
 ) -> Judged:
     """The calls of a run, made again from its scores, for the signatures in `keep`.
@@ -169,6 +173,8 @@ def judge(
         Signatures to keep.
     settings
         Thresholds.
+    arm
+        Phenotype arm by antibodies, one row per cell, where calls rest on it.
     others
         The remaining fields of `Judged`.
     """
@@ -182,20 +188,23 @@ def judge(
         return pd.DataFrame(values, index=index, columns=names)
 
     tables = calling.Tables(frame(found.z), frame(found.pvalue), frame(found.padj))
+    rna = tables
+    if arm is not None:
+        tables = with_arm(tables, arm)
     powered = frame(powered_cells(able[:, :, at], codes, strata))
     recorder, calls = Recorder(), None
     if set(plan.lineages) <= set(keys.LINEAGES):
         calls = calling.verdicts(tables, cells, powered, settings=settings, adjust=recorder)
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
     thresholds = Thresholds.of(
-        tables.pvalue, tables.padj, lineage, recorder.curves,
+        rna.pvalue, rna.padj, lineage, recorder.curves,
         dict.fromkeys(plan.lineages, tuple(names)),
     )  # fmt: skip
     return Judged(
         names=index, cells=cells, lineages=plan.lineages, codes=codes, strata=strata,
         voting=tuple(voting[k] for k in at), usable=plan.usable[:, at], n_null=plan.n_null,
         histogram=histogram, score=score, tables=tables, powered=powered, thresholds=thresholds,
-        calls=calls, settings=settings, **others,
+        calls=calls, settings=settings, arm=arm, **others,
     )  # fmt: skip
 
 
@@ -256,6 +265,7 @@ def judge_adata(
         totals=made.totals, symbols=data.genes.symbols, sums=made.first.sums,
         eligible=control_eligible(data.genes), rank=id_rank(data.genes), kind=kind,
         seed=how["seed"], sample=made.first.sample, sample_rows=made.first.sample_rows, read=read,
+        arm=used_arm(adata, settings or CallSettings()),
     )  # fmt: skip
     _check_adata(adata, judged)
     return judged
@@ -859,6 +869,14 @@ def _removals(
             new_z[:, votes], new_p[:, votes] = changed.z[:, at], changed.pvalue[:, at]
             curve = judged.thresholds.cells[lineage, name]
             new_q[:, votes] = curve(changed.pvalue[:, at].ravel()).reshape(len(rows), -1)
+        if name == calling.PHENOTYPE and judged.arm is not None:
+            fixed = judged.arm["padj"].notna().to_numpy()[rows]
+            for new, whole in (
+                (new_z, judged.tables.z),
+                (new_p, judged.tables.pvalue),
+                (new_q, judged.tables.padj),
+            ):
+                new[fixed] = table(whole)[fixed]
         z[name], p[name], padj[name] = new_z.ravel(), new_p.ravel(), new_q.ravel()
     repeated = np.repeat(rows, len(genes_out))
     calls = calling.verdicts(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from senoscore._columns import FrameTable
 from senoscore.errors import InputDataError
-from senoscore.genes import GeneIndex, resolve_genes
-from senoscore.inspect import Facts, inspect_file
+from senoscore.genes import ANTIBODY_PREFIX, GeneIndex, resolve_genes
+from senoscore.inspect import Facts, antibody_columns, inspect_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,6 +101,12 @@ def read_input(
     names = var.index.astype(str).tolist()
     if not by_index and features is None:
         features = var[names_key].astype(str).tolist()
+    taken = set(antibody_columns(FrameTable(var))[0])
+    if taken:
+        # an antibody may have the name of its gene: it must not be added to the RNA
+        names = [f"{ANTIBODY_PREFIX}{n}" if k in taken else n for k, n in enumerate(names)]
+        if features is not None:
+            features = [names[k] if k in taken else n for k, n in enumerate(features)]
     genes = resolve_genes(names, feature_names=features, organism=facts.organism.value)
     return Input(facts, matrix, scale, genes, obs, obsm)
 

@@ -32,7 +32,7 @@ from senoscore.io.h5 import (
 from senoscore.keys import LINEAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -887,7 +887,56 @@ _PROTEIN_KEY: Final = re.compile(
 )
 
 
-def _proteins(store: _Store, notes: list[str]) -> Fact:
+# where the fact `protein` points if the antibodies are columns of the matrix, not a table of obsm
+VAR_PROTEIN: Final = "var:antibodies"
+# names of genes never look like these; the first is looked for in all names at once
+_ANTIBODY_WORDS: Final = (
+    "totalseq", "total-seq", "total_seq", "total seq", "_totala", "_totalb", "_totalc", "-totala",
+    "\nanti-", "\nanti_", "\nanti.", "\nhu.", "\nhums.", "\nhumsrt.",
+    *(f"\n{word}{mark}" for word in ("adt", "ab", "prot", "protein", "antibody") for mark in "-_.:"),
+    *(f"{mark}{word}\n" for word in ("adt", "prot") for mark in "-_.:"),
+)  # fmt: skip
+_ANTIBODY_COLUMN: Final = re.compile(
+    r"total[-_ ]?seq|[-_]total[abc](?:$|[-_ ]\d)|^(?:adt|ab|prot|protein|antibody)[-_.:](?=[a-z])|"
+    r"[-_.:](?:adt|prot)$|^anti[-_. ](?:human|mouse|hu|ms)|^hu(?:ms|msrt)?\.",
+    re.IGNORECASE,
+)
+
+
+def names_in_uns(get: Callable[[str], Any], key: str, n: int) -> list[str] | None:
+    """Names of the `n` antibodies of an array of obsm, as uns may hold them; None if it does not."""
+    for candidate in (
+        f"{key}_names", f"{key}_columns", f"{key}_features", "protein_names", "antibody_names",
+        "adt_names", "ADT_names", "proteins", "antibodies",
+    ):  # fmt: skip
+        found = get(candidate)
+        if found is not None and not isinstance(found, (str, bytes)) and np.ndim(found) == 1:
+            names = [str(v) for v in as_text(np.asarray(found, dtype=object))]
+            if n and len(names) == n:
+                return names
+    return None
+
+
+def antibody_columns(var: Table) -> tuple[list[int], list[str]]:
+    """Columns of a matrix that are antibodies, and their names.
+
+    Those of the feature type "Antibody Capture" or, where features have no type, those named in the
+    way of antibodies (``CD57_TotalSeqC``, ``ADT_CD57``).
+    """
+    names = [str(name) for name in var.index()]
+    typed = var.column("feature_types") if "feature_types" in var.names else None
+    if typed is not None and typed.codes is not None:
+        wanted = [i for i, v in enumerate(typed.values) if v == "Antibody Capture"]
+        columns = np.flatnonzero(np.isin(typed.codes, wanted)).tolist()
+    else:
+        text = "\n" + "\n".join(names).lower() + "\n"
+        if not any(word in text for word in _ANTIBODY_WORDS):
+            return [], []
+        columns = [k for k, name in enumerate(names) if _ANTIBODY_COLUMN.search(name)]
+    return columns, [names[k] for k in columns]
+
+
+def _proteins(store: _Store, var: Table, notes: list[str]) -> Fact:
     named: list[tuple[str, list[str]]] = []
     for key in store.obsm:
         columns = store.obsm_columns(key)
@@ -896,19 +945,24 @@ def _proteins(store: _Store, notes: list[str]) -> Fact:
             if share >= 0.3 or (_PROTEIN_KEY.search(key) and share > 0.1):
                 named.append((key, columns))
         elif _PROTEIN_KEY.search(key):
-            notes.append(
-                f"obsm[{key!r}] looks like protein data but does not name its antibodies: "
-                "it is not used."
-            )
-    column = store.var.column("feature_types") if "feature_types" in store.var.names else None
-    if column is not None and column.codes is not None and "Antibody Capture" in column.used():
-        n = int(column.counts()[list(column.values).index("Antibody Capture")])
-        notes.append(
-            f"{n} of the columns of X are antibodies (var column 'feature_types'): they are no "
-            "genes; move them to obsm to use them as protein data."
+            shape = store.obsm_shape(key)
+            names = names_in_uns(store.uns, key, shape[1] if len(shape) == 2 else 0)
+            if names:
+                named.append((key, names))
+            else:
+                notes.append(
+                    f"obsm[{key!r}] looks like protein data but does not name its antibodies: it is "
+                    f"not used; write it as a table, or the names to uns['{key}_names']."
+                )
+    at, antibodies = antibody_columns(var)
+    if at:
+        notes.append(f"{len(at)} of the columns of the matrix are antibodies: they are no genes.")
+    if not named and at:
+        return Fact(
+            VAR_PROTEIN, f"{len(at)} columns of the matrix, e.g. {', '.join(antibodies[:3])}"
         )
     if not named:
-        return Fact(None, "no protein matrix in obsm")
+        return Fact(None, "no antibodies in obsm or among the genes")
     key, columns = max(named, key=lambda item: len(item[1]))
     return Fact(key, f"{len(columns)} antibodies, e.g. {', '.join(columns[:3])}")
 
@@ -1063,12 +1117,14 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
         )
     _odd_cells_and_genes(store, used, notes)
     columns = _columns(store, given, notes)
-    protein = _proteins(store, notes)
+    protein = _proteins(store, var, notes)
     if "protein" in given:
         key = given["protein"]
-        if key is not False and key not in store.obsm:
+        elsewhere = str(key).endswith(".h5mu") or key == VAR_PROTEIN
+        if key is not False and not elsewhere and key not in store.obsm:
             raise InputDataError(
-                f"protein: obsm has no {key!r} (it has {', '.join(store.obsm) or 'nothing'})"
+                f"protein: obsm has no {key!r} (it has {', '.join(store.obsm) or 'nothing'}); a "
+                "MuData file is named by its path, *.h5mu"
             )
         protein = Fact(key or None, "given in the configuration")
     primary = _primary(store.obs, notes)

@@ -177,10 +177,12 @@ def call(
     -------
     None, or the copy. Written to obs: ``t_state``, ``t_state_rule``, ``t_substate``,
     ``senescence_call``, ``senescence_rule``; obsm ``t_axes`` (z of the six axes, NaN outside T).
+    After `tl.protein` also obs ``phenotype_source`` (protein, rna; NaN outside T).
     """
     target = adata.copy() if copy else adata
-    states = _states(adata, settings or CallSettings())
-    senescence = _senescence(adata, states[keys.OBS_T_STATE], settings or CallSettings())
+    settings = settings or CallSettings()
+    states = _states(adata, settings)
+    senescence = _senescence(adata, states[keys.OBS_T_STATE], settings)
     _write_t(target, adata, states)
     for column in senescence:
         target.obs[column] = senescence[column].array
@@ -207,6 +209,90 @@ def t_states(
     """
     target = adata.copy() if copy else adata
     _write_t(target, adata, _states(adata, settings or CallSettings()))
+    return target if copy else None
+
+
+def protein(
+    adata: AnnData,
+    *,
+    source: str | Path | None = None,
+    sample_key: str | None = None,
+    lineage_key: str = keys.OBS_LINEAGE,
+    copy: bool = False,
+) -> AnnData | None:
+    """Antibodies (CITE-seq): which cells are positive for what, and the phenotype arm of T cells.
+
+    Antibodies are found in obsm, among the columns of X, or in a MuData file; counts are divided by
+    the cell's size and centred per antibody over the cells of a sample (CLR); a mixture of two
+    normals per antibody and lineage says which cells are positive, or why that cannot be said. In T
+    cells, ``P = P(CD57 or KLRG1 gained) P(CD27 or CD28 lost)``, ``pvalue = 1 - P`` (see
+    `senoscore.protein`). *How to read it*: `tl.call` rests the phenotype arm on antibodies wherever
+    ``padj`` is known; ``uns["senoscore"]["protein"]["audit"]`` says how well the genes' RNA would
+    have told the same.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes with the lineages of `pp.lineages`; ``qc_pass`` is used where present.
+    source
+        A MuData file (``.h5mu``) that holds the antibodies; None takes what inspection finds.
+    sample_key
+        obs column of samples, each normalised by itself; None takes what inspection finds.
+    lineage_key
+        obs column of lineages.
+    copy
+        Return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    None, or the copy. Written: obsm ``protein_clr`` and ``protein_positive`` (probabilities, NaN
+    where not judged) with a column per antibody that the reviews name, by canonical name;
+    obsm ``senoscore_protein`` (``z``, ``pvalue``, ``padj`` of the phenotype arm, NaN outside T and
+    where antibodies cannot tell); uns ``senoscore/protein`` (where, used, why, audit, sentences).
+
+    Raises
+    ------
+    InputDataError
+        No lineages, no antibodies, or a file that is no MuData file or has other cells.
+
+    Examples
+    --------
+    >>> sn.tl.protein(adata)  # doctest: +SKIP
+    >>> sn.tl.call(adata)  # doctest: +SKIP
+    >>> adata.obs["phenotype_source"].value_counts()  # doctest: +SKIP
+    """
+    from senoscore import citeseq
+    from senoscore.inputs import read_input
+    from senoscore.protein import read_antibodies
+
+    if lineage_key not in adata.obs:
+        raise InputDataError(f"obs has no '{lineage_key}': run senoscore.pp.lineages(adata) first")
+    overrides = {"sample": sample_key, "protein": None if source is None else str(source)}
+    data = read_input(adata, overrides={k: v for k, v in overrides.items() if v is not None})
+    panel = citeseq.read_panel(adata, data)
+    if panel is None:
+        raise InputDataError(
+            "no antibodies were found in obsm or among the genes; name a MuData file (source=) or "
+            "write them to obsm as a table"
+        )
+    lineage = _texts(adata.obs[lineage_key])
+    use = np.ones(adata.n_obs, bool)
+    if keys.OBS_QC_PASS in adata.obs:
+        use = adata.obs[keys.OBS_QC_PASS].to_numpy(bool)
+    evidence = citeseq.assess(
+        panel, lineage=lineage, use=use, sample=data.column("sample"), setting="auto"
+    )
+    scored = keys.OBSM_PADJ in adata.obsm
+    tables = _tables(adata) if scored else None
+    genes = [str(g) for g in dict.fromkeys(read_antibodies()["gene"])]
+    audited = citeseq.audit(
+        evidence, rna=citeseq.read_genes(adata, data, genes), lineage=lineage, use=use, tables=tables,
+        t_state=_states(adata, CallSettings(protein="ignore"))[keys.OBS_T_STATE] if scored else None,
+    )  # fmt: skip
+    target = adata.copy() if copy else adata
+    for key, frame in citeseq.keep(evidence, adata.obs_names).items():
+        target.obsm[key] = frame
+    target.uns.setdefault(keys.UNS, {})["protein"] = citeseq.tell(evidence, audited)
     return target if copy else None
 
 
@@ -719,15 +805,18 @@ def _powered(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
 
 
 def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
-    from senoscore import calling
+    from senoscore import calling, citeseq
 
     tables = _tables(adata)
+    arm = citeseq.used_arm(adata, settings)
+    if arm is not None:
+        tables = citeseq.with_arm(tables, arm)
     subset = (
         _texts(adata.obs[keys.OBS_T_SUBSET])
         if keys.OBS_T_SUBSET in adata.obs
         else np.full(adata.n_obs, None, dtype=object)
     )
-    return calling.t_states(
+    states = calling.t_states(
         tables,
         t_subset=subset,
         powered={
@@ -738,6 +827,11 @@ def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
         adjust=_adjust(adata),
         **_cells(adata),
     )
+    if keys.OBSM_PROTEIN_ARM not in adata.obsm:
+        return states
+    is_t = np.asarray(adata.obs[keys.OBS_LINEAGE] == "T")
+    by_protein = is_t & False if arm is None else arm["padj"].notna().to_numpy()
+    return citeseq.told(states, is_t, by_protein)
 
 
 def _senescence(adata: AnnData, t_state: pd.Series, settings: CallSettings) -> pd.DataFrame:

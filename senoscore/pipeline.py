@@ -37,6 +37,8 @@ from senoscore.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from senoscore import calling
+    from senoscore.citeseq import Evidence
     from senoscore.explain import Judged
     from senoscore.inputs import Input
     from senoscore.reference import Reference
@@ -60,6 +62,7 @@ OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
         "calibration.tsv",
         "pooled.tsv",
         "certificate.tsv",
+        "protein_audit.tsv",
     ),
     "burden": ("lineages.tsv", "donors.tsv", "comparisons.tsv", "targets.tsv"),
     "report": ("report.html",),
@@ -639,7 +642,7 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
 
 
 def _call(run: _Run) -> None:
-    from senoscore import adjust, calling, certificate, donors, scoring
+    from senoscore import adjust, calling, certificate, citeseq, donors, scoring
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
     data = run.input()
@@ -692,15 +695,23 @@ def _call(run: _Run) -> None:
     tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
     recorder = adjust.Recorder()
     frozen = None if state.reference is None else adjust.Frozen(state.reference.steps)
+    evidence = citeseq.for_run(run.source, data, state.cells, run.settings.call)
+    audited, rna = pd.DataFrame(columns=list(citeseq.AUDIT)), tables
+    if evidence is not None:
+        audited = _audit(run, state, evidence, tables, able, frozen)
+        tables = evidence.on(tables)
     calls = _calls(run, state, tables, able, frozen or recorder)
+    if evidence is not None:
+        calls = evidence.tell(calls)
     certified = pd.DataFrame(columns=list(certificate.COLUMNS))
     if "histogram" in parts[0] and data.scale == "counts" and state.reference is None:
         certified = certificate.certify(
-            plan, calling.thresholds(tables, state.cells, recorder.curves),
+            plan, calling.thresholds(rna, state.cells, recorder.curves),
             voting=state.prepared.voting, histogram=histogram, able=able, cells=state.cells,
             calls=calls, sample=state.sample, sample_rows=state.sample_rows,
             gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
             codes=state.codes, strata=state.strata, settings=run.settings.call,
+            arm=evidence.table if evidence is not None and evidence.used else None,
         )  # fmt: skip
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
@@ -710,6 +721,9 @@ def _call(run: _Run) -> None:
         adata.uns[keys.UNS]["certificate"] = certified
     if told is not None:
         adata.uns[keys.UNS]["reference"] = told
+    if evidence is not None:
+        adata.obsm.update(citeseq.keep(evidence, index))
+        adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, audited)
     others = {
         k: _joined(parts, k)
         for k in parts[0]
@@ -724,6 +738,28 @@ def _call(run: _Run) -> None:
     write_tsv(calibration, run.path("calibration.tsv"))
     write_tsv(pooled, run.path("pooled.tsv"))
     write_tsv(certified, run.path("certificate.tsv"))
+    write_tsv(audited, run.path("protein_audit.tsv"))
+
+
+def _audit(
+    run: _Run,
+    state: _Scoring,
+    evidence: Evidence,
+    tables: calling.Tables,
+    able: NDArray[np.bool_],
+    frozen: Any,
+) -> pd.DataFrame:
+    """How well RNA says what the antibodies say; calls from RNA alone are made for it."""
+    from senoscore import adjust, citeseq
+
+    panel, symbols, totals = read_panel(run.directory)
+    calls = _calls(run, state, tables, able, frozen or adjust.Recorder())
+    return citeseq.audit(
+        evidence,
+        rna=citeseq.panel_values(panel, symbols, totals if state.data.has_counts else None),
+        lineage=np.asarray(state.cells[keys.OBS_LINEAGE].astype(object), dtype=object),
+        use=state.use, tables=tables, t_state=calls[keys.OBS_T_STATE],
+    )  # fmt: skip
 
 
 def _able(
@@ -998,8 +1034,21 @@ def reopen(
         group=np.where(state.groups >= 0, named[state.groups], "") if len(named) else state.donor,
         totals=state.totals, symbols=data.genes.symbols, sums=state.sums, eligible=state.eligible,
         rank=scoring.id_rank(data.genes), kind=state.kind, seed=run.settings.score.seed,
-        sample=state.sample, sample_rows=state.sample_rows, read=read,
+        sample=state.sample, sample_rows=state.sample_rows, read=read, arm=_arm_of(run),
     )  # fmt: skip
+
+
+def _arm_of(run: _Run) -> pd.DataFrame | None:
+    """The phenotype arm by antibodies that the calls of a finished run rest on."""
+    from anndata.io import read_elem
+
+    from senoscore.io.h5 import safe_h5_open
+
+    with safe_h5_open(run.path("senoscore.h5ad")) as file:
+        told = file.get(f"uns/{keys.UNS}/protein/used")
+        if told is None or not bool(read_elem(told)):
+            return None
+        return pd.DataFrame(read_elem(file[f"obsm/{keys.OBSM_PROTEIN_ARM}"]))
 
 
 def freeze(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from senoscore.errors import ConfigError
 
 Method = Literal["matched", "ucell", "aucell", "score_genes", "mean"]
+ProteinUse = Literal["auto", "use", "ignore"]
 METHODS: tuple[Method, ...] = ("matched", "ucell", "aucell", "score_genes", "mean")
 
 
@@ -82,6 +83,7 @@ class CallSettings:
     support_fdr: float = 0.05
     doubt_fdr: float = 0.25
     on_cp10k: float = 2.0
+    protein: ProteinUse = "auto"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from senoscore.genes import GeneIndex
+from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
 from senoscore.kernels.passes import LOG, N_BINS, scan_rows, score_rows
 from senoscore.null import Plan
@@ -90,11 +90,19 @@ class Intake:
             (self.columns == np.arange(self.n_genes)).all()
         )
         self.merges = self.n_genes < len(self.columns)
+        antibodies = np.asarray([str(s).startswith(ANTIBODY_PREFIX) for s in genes.symbols], bool)
+        self.antibody = antibodies[self.columns] if antibodies.any() else None
         self.kind = kind
         self.scale = float(np.log(log_base))
 
     def __call__(self, block: CsrBlock) -> CsrBlock:
         """A block with one column per gene, as floats."""
+        if self.antibody is not None:  # molecules of antibodies are no RNA
+            keep = ~self.antibody[block.indices]
+            before = np.concatenate([[0], np.cumsum(keep)])
+            block = block._replace(
+                indptr=before[block.indptr], indices=block.indices[keep], data=block.data[keep]
+            )
         data = _as_float(block.data)
         if self.identity:
             return block._replace(data=data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from senoscore.notebook import burden, call, compare, explain, freeze, t_states
+from senoscore.notebook import burden, call, compare, explain, freeze, protein, t_states
 from senoscore.scoring import score
 
-__all__ = ["burden", "call", "compare", "explain", "freeze", "score", "t_states"]
+__all__ = ["burden", "call", "compare", "explain", "freeze", "protein", "score", "t_states"]

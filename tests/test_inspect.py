@@ -616,7 +616,9 @@ def test_antibodies_among_the_genes_are_noted() -> None:
     adata = build(C[:60])
     kind = ["Gene Expression"] * (adata.n_vars - 3) + ["Antibody Capture"] * 3
     adata.var["feature_types"] = pd.Categorical(kind)
-    assert any("3 of the columns of X are antibodies" in n for n in inspect_file(adata).notes)
+    assert any(
+        "3 of the columns of the matrix are antibodies" in n for n in inspect_file(adata).notes
+    )
 
 
 def test_protein_columns_are_seen_by_their_names() -> None:

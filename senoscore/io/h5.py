@@ -75,7 +75,9 @@ class MatrixHeader:
 
 
 @contextmanager
-def safe_h5_open(path: str | os.PathLike[str], *, everything: bool = False) -> Iterator[h5py.File]:
+def safe_h5_open(
+    path: str | os.PathLike[str], *, everything: bool = False, mudata: bool = False
+) -> Iterator[h5py.File]:
     """Open an h5ad file that may be damaged or hostile, for reading.
 
     Refused with one sentence: what is not an HDF5 file (git-lfs pointers, gzip, web pages are
@@ -91,6 +93,8 @@ def safe_h5_open(path: str | os.PathLike[str], *, everything: bool = False) -> I
         Look at every object of the file. By default only what senoscore reads is looked at
         (``X``, ``raw``, ``layers``, ``obs``, ``var``, ``obsm`` and the first level of ``uns``);
         reach anything else through :func:`find_node`, which checks what it passes.
+    mudata
+        Expect a MuData file, with an AnnData per modality under ``mod``, and look at all of it.
 
     Returns
     -------
@@ -108,8 +112,11 @@ def safe_h5_open(path: str | os.PathLike[str], *, everything: bool = False) -> I
         raise InputDataError(_explain_open_error(path, error)) from error
     with file:
         try:
-            _check_is_anndata(file, path)
-            _check_links(file, path, everything=everything)
+            if mudata:
+                _check_is_mudata(file, path)
+            else:
+                _check_is_anndata(file, path)
+            _check_links(file, path, everything=everything or mudata)
             for key in matrix_keys(file):
                 with suppress(UnreadableMatrixError):  # matters only to who asks for this one
                     matrix_header(file, key, path)
@@ -352,10 +359,19 @@ def _check_is_anndata(file: h5py.File, path: str | os.PathLike[str]) -> None:
     )
 
 
+def _check_is_mudata(file: h5py.File, path: str | os.PathLike[str]) -> None:
+    if not file.id.links.exists(b"mod"):
+        raise InputDataError(
+            f"{show_path(path)} is no MuData file (.h5mu): it has no group 'mod'; it holds "
+            f"{_listing(_link_names(file, 12))}."
+        )
+
+
 def _mudata_sentence(path: str | os.PathLike[str]) -> str:
     return (
         f"{show_path(path)} holds several modalities (MuData): extract the RNA one with "
-        "`mudata.read_h5mu(...).mod['rna'].write_h5ad(...)` and give that file."
+        "`mudata.read_h5mu(...).mod['rna'].write_h5ad(...)` and give that file; its antibodies are "
+        "read from here if dataset.protein names this file."
     )
 
 

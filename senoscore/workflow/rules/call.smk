@@ -40,6 +40,7 @@ rule call:
             labels={"table": "calls at lower depth"},
         ),
         pooled="<results>/{dataset}/pooled.tsv",
+        protein="<results>/{dataset}/protein_audit.tsv",
     log:
         "<logs>/{dataset}/call.log",
     threads: 2

@@ -11,6 +11,7 @@ rule report:
                 "calibration",
                 "certificate",
                 "pooled",
+                "protein_audit",
                 "lineages",
                 "donors",
                 "comparisons",
