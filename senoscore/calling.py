@@ -54,15 +54,44 @@ LOW_CONFIDENCE: Final = ("neutrophil", "DC")
 # ... and for DC only functions lost on stimulation, which resting cells do not show either way: the
 # signature is reported and calls nothing
 NEVER_CALLED: Final = ("DC",)
+WARNINGS: Final[Mapping[str, str]] = {
+    "T": "The surface phenotype of senescence is also the ordinary TEMRA cell (CMV, age); without an "
+    "arrest, TCR-signalling or SASP arm the cell is senescent_like and its call indeterminate.",
+    "B": "Age-associated B cells: they also expand in lupus and other autoimmunity and in chronic "
+    "infection; compare donors with these in mind.",
+    "NK": "Called inside CD56dim only; CMV-adaptive NK cells look the same (nk_subset says which they "
+    "are). Human only.",
+    "mono_mac": "CD38 and CD40 answer to interferon and NF-kB, the secretome to infection: "
+    "senescence_arms says which part a call stands on.",
+    "neutrophil": "Low confidence: four voting genes, and neutrophils give little RNA in droplets. "
+    "Circadian aged neutrophils (CXCR4 high, CD62L low) are another thing.",
+    "DC": "Low confidence: the reviews name only functions lost on stimulation, so no cell is called.",
+    "other": "Not an immune cell: core senescence with p53 targets or the NF-kB SASP; an acute p53 "
+    "response looks the same.",
+}
 CORE: Final = "core_senescence"
-NOMINAL: Final = 0.05
-SUPPORT_NOMINAL: Final = 0.1
-# z of the lost stemness programme (CCR7, LEF1, TCF7, BACH2, IL7R, FOXO1 down) below which a cell
-# has kept it: a naive cell, not a senescent one
+# what a candidate of another lineage needs besides its own signature: Fisher's combination of these
+OTHER_SUPPORT: Final[Mapping[str, Mapping[str, str]]] = {
+    **{name: {CORE: CORE} for name in ("B", "NK", "mono_mac", "neutrophil", "DC")},
+    "other": {"p53": "other_arm_p53", "NF-kB SASP": "sasp_core"},
+}
+# arms told apart in `senescence_arms`
+SHOWN_ARMS: Final[Mapping[str, Mapping[str, str]]] = {
+    "T": SUPPORT_ARMS,
+    "mono_mac": {"CD38": "macrophage_arm_cd38", "SASP": "macrophage_arm_sasp"},
+    "other": OTHER_SUPPORT["other"],
+}
+BRIGHT, ADAPTIVE = "conf_nk_cd56bright", "conf_cmv_adaptive_nk"
+NK_SUBSETS: Final = ("CD56bright", "CD56dim", "CD56dim_adaptive")
+# the lost stemness programme (CCR7, LEF1, TCF7, BACH2, IL7R, FOXO1 down): a cell that has kept it
+# is naive, not senescent
 STEMNESS: Final = "stemness_loss"
-KEPT: Final = -1.0
+# RNA of another cell in the droplet brings TYROBP, CD16 and cytokines: no evidence then
+FOREIGN: Final = ("conf_monocyte_ambient", "conf_nk_contamination")
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
+# column beside the states that `senescence_calls` reads
+SENESCENCE_OPEN: Final = "senescence_open"
 # T subsets whose ordinary programme looks like an arm or an axis
 T_SUBSTATES: Final = ("", "progenitor", "terminal", "sasp_high", "nk_like")
 INNATE_LIKE: Final = "innate_like"
@@ -113,11 +142,10 @@ class _Verdict:
 
 def as_texts(codes: NDArray[np.integer], texts: Sequence[str]) -> pd.Categorical:
     """A column of texts from codes into a small table of them: the texts that occur, sorted."""
-    found = np.flatnonzero(np.bincount(codes, minlength=len(texts)))
-    order = sorted(map(int, found), key=lambda k: texts[k])
-    place = np.zeros(len(texts), np.int16)
-    place[order] = np.arange(len(order))
-    return pd.Categorical.from_codes(place[codes], categories=[texts[k] for k in order])
+    found = {texts[int(k)] for k in np.flatnonzero(np.bincount(codes, minlength=len(texts)))}
+    categories = sorted(found)
+    place = np.asarray([categories.index(t) if t in found else -1 for t in texts], np.int16)
+    return pd.Categorical.from_codes(place[codes], categories=categories)
 
 
 @dataclass(frozen=True)
@@ -154,13 +182,45 @@ def t_axes(tables: Tables, is_t: NDArray[np.bool_]) -> pd.DataFrame:
     return pd.DataFrame(axes, index=tables.z.index, columns=list(keys.AXES))
 
 
-def _any_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
-    """Whether any signature of an axis is significant. NaN is not."""
-    return np.asarray(np.logical_or.reduce([tables[s][1] <= level for s in AXIS_SIGNATURES[axis]]))
+def _any_below(tables: Tables, signatures: Sequence[str], level: float) -> NDArray[np.bool_]:
+    """Whether any of these signatures is significant. NaN is not."""
+    return np.asarray(np.logical_or.reduce([tables[s][1] <= level for s in signatures]))
+
+
+def _axis_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
+    """Whether any signature of an axis is significant."""
+    return _any_below(tables, AXIS_SIGNATURES[axis], level)
+
+
+def _near(tables: Tables, signatures: Sequence[str], settings: CallSettings) -> NDArray[np.bool_]:
+    """Whether any of these signatures is as near to significance as cells of which half carry it.
+
+    A bound on p itself keeps data without a carrier, where adjusted p-values say little, from
+    doubting everything.
+    """
+    near = np.zeros(len(tables.z), bool)
+    for s in signatures:
+        near |= (tables[s][1] <= settings.doubt_fdr) & (tables.p(s) <= settings.doubt_p)
+    return near
 
 
 def _in_doubt(what: str, settings: CallSettings) -> str:
     return f"{what} at FDR {settings.doubt_fdr:g}, not at {settings.fdr:g}: neither called nor ruled out"
+
+
+def fisher(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fisher's combination of the p-values of each column, those that are NaN left out.
+
+    Examples
+    --------
+    >>> fisher(np.array([[0.1, 0.3], [0.1, np.nan]])).round(4).tolist()
+    [0.0561, 0.3]
+    """
+    tested = (~np.isnan(p)).sum(axis=0)
+    known = tested > 0
+    combined = np.full(p.shape[1], np.nan)
+    combined[known] = chi2.sf(-2 * np.nansum(np.log(p[:, known]), axis=0), 2 * tested[known])
+    return combined
 
 
 def support_padj(
@@ -168,33 +228,31 @@ def support_padj(
     candidates: NDArray[np.bool_],
     settings: CallSettings,
     adjust: Adjust = adjust_among,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Evidence of the support arms among the candidates.
 
     Fisher's combination of the p-values of the arms that nothing else explains (they share no
     gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
-    Returns padj and the place of the strongest arm in `SUPPORT_ARMS`, -1 for none.
+    Returns padj, p, and the place of the strongest arm in `SUPPORT_ARMS` (-1 for none).
     """
     n = len(candidates)
     p = np.full((len(SUPPORT_ARMS), n), np.nan)
     for k, (arm, signature) in enumerate(SUPPORT_ARMS.items()):
         own = tables.p(signature).copy()
         for axis in EXPLAINED_BY[arm]:
-            own[_any_below(tables, axis, settings.fdr)] = np.nan
+            own[_axis_below(tables, axis, settings.fdr)] = np.nan
         p[k] = own
     p[:, ~candidates] = np.nan
-    tested = (~np.isnan(p)).sum(axis=0)
-    known = tested > 0
-    combined = np.full(n, np.nan)
-    combined[known] = chi2.sf(-2 * np.nansum(np.log(p[:, known]), axis=0), 2 * tested[known])
+    combined = fisher(p)
+    known = ~np.isnan(combined)
     arms = np.full(n, -1)
     if known.any():
         arms[known] = np.nanargmin(p[:, known], axis=0)
     q = adjust("support", combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
-    q[combined > SUPPORT_NOMINAL] = 1.0
-    return q, arms
+    q[combined > settings.support_p] = 1.0
+    return q, combined, arms
 
 
 def t_states(
@@ -210,22 +268,7 @@ def t_states(
 ) -> pd.DataFrame:
     """The verdict for every T cell: one of seven states, and the rule that gave it.
 
-    A *candidate* for senescence has the senescence axis significant (all its genes together), the
-    phenotype arm at p <= .05, and has not kept the naive programme; it is senescent if the support
-    arms (arrest, TCR-signalling loss, SASP) say so too. Order of the rules, the first that applies decides:
-
-    1. failed quality control, or a mixed-lineage doublet: ``indeterminate``
-    2. exhaustion axis significant (not in Treg, whose identity it resembles) and senescent: ``both``;
-       exhaustion without senescence: ``exhausted``
-    3. S or G2M programme significant: ``cycling``, which vetoes senescence
-    4. candidate with support: ``senescent``; without, or phenotype arm significant alone, which is
-       also the ordinary TEMRA cell: ``senescent_like`` (not in innate-like cells, whose ordinary
-       phenotype it is)
-    5. an axis could not be scored (genes not measured): ``indeterminate``
-    6. nothing significant, and too shallow for it to have been: ``indeterminate``
-    7. exhausted, a candidate, or the phenotype arm significant, all at `doubt_fdr` only:
-       ``indeterminate``, for what cannot be called is not ruled out either
-    8. ``neither``
+    `rule_text` is the rule in words, in the order in which it is applied.
 
     Parameters
     ----------
@@ -240,27 +283,36 @@ def t_states(
     -------
     DataFrame
         ``t_state`` (categories `keys.T_STATES`, NaN outside T), ``t_state_rule``,
-        ``t_substate`` (progenitor or terminal inside exhausted; sasp_high or nk_like inside
+        ``senescence_open`` (senescence was neither called nor ruled out), ``t_substate`` (progenitor or terminal inside exhausted; sasp_high or nk_like inside
         senescent; else empty).
     """
     is_t = among(lineage, "T")
     treg, innate = among(t_subset, TREG), among(t_subset, INNATE_LIKE)
     fdr = settings.fdr
     _, exhaustion_q = tables[AXIS_SIGNATURES["exhaustion"][0]]
+    _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
     _, phenotype_q = tables[PHENOTYPE]
     phenotype_p = tables.p(PHENOTYPE)
     valid = is_t & qc_pass & ~doublet
-    exhausted = valid & (exhaustion_q <= fdr) & ~treg
-    assessed = valid & ~innate & ~treg
-    _, senescence_q = tables[AXIS_SIGNATURES["senescence"][0]]
-    naive = tables[STEMNESS][0] <= KEPT
-    eligible = assessed & (phenotype_p <= NOMINAL) & ~naive
-    candidate = eligible & (senescence_q <= fdr)
-    phenotype = (assessed & (phenotype_q <= fdr)) | candidate
-    cycling = valid & _any_below(tables, "proliferation", fdr)
-    support_q, arm = support_padj(tables, candidate, settings, adjust)
-    senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
     scored = ~np.isnan(exhaustion_q) & ~np.isnan(senescence_q)
+    assessed = valid & ~innate & ~treg
+    naive = tables[STEMNESS][0] <= settings.kept_naive_z
+    foreign = _any_below(tables, FOREIGN, fdr)
+
+    exhausted = valid & (exhaustion_q <= fdr) & ~treg
+    cycling = valid & _axis_below(tables, "proliferation", fdr)
+    showing = assessed & (senescence_q <= fdr) & (phenotype_p <= settings.arm_p) & ~naive
+    candidate = showing & ~foreign
+    phenotype = (assessed & (phenotype_q <= fdr)) | showing
+    support_q, support_p, arm = support_padj(tables, candidate, settings, adjust)
+    senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
+    # what a little more depth could have made of the cell
+    perhaps_exhausted = valid & ~treg & _near(tables, AXIS_SIGNATURES["exhaustion"], settings)
+    perhaps_showing = assessed & ~naive & (phenotype_p <= settings.lean_p)
+    perhaps_showing &= _near(tables, AXIS_SIGNATURES["senescence"], settings)
+    perhaps_showing |= assessed & _near(tables, (PHENOTYPE,), settings)
+    perhaps_supported = candidate & (support_p <= settings.doubt_p)
+    perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
 
     verdict = _Verdict(is_t, keys.T_STATES)
     put = verdict.put
@@ -279,9 +331,22 @@ def t_states(
         f"exhaustion axis (FDR {fdr:g}); phenotype arm without support",
     )
     put(exhausted, "exhausted", f"exhaustion axis (FDR {fdr:g})")
+    put(
+        cycling & perhaps_exhausted, "indeterminate",
+        f"S or G2M programme (FDR {fdr:g}); {_in_doubt('exhaustion axis', settings)}",
+    )  # fmt: skip
     put(cycling, "cycling", f"S or G2M programme (FDR {fdr:g}) vetoes senescence")
     for cells, why in with_arm:
         put(cells, "senescent", why)
+    put(
+        showing & foreign, "indeterminate",
+        f"senescence axis (FDR {fdr:g}) beside RNA of a myeloid or NK cell: doublet or ambient",
+    )  # fmt: skip
+    put(
+        perhaps_supported, "indeterminate",
+        f"senescence axis (FDR {fdr:g}), phenotype arm; support at p {settings.doubt_p:g}, not at "
+        f"FDR {settings.support_fdr:g}: neither called nor ruled out",
+    )  # fmt: skip
     put(
         phenotype, "senescent_like",
         f"phenotype arm without support (FDR {fdr:g}): also the ordinary TEMRA cell",
@@ -290,10 +355,7 @@ def t_states(
     put(treg, "neither", "regulatory T cell: exhaustion and senescence not assessed")
     shallow = ~powered["exhaustion"] | (~powered["senescence"] & ~innate)
     put(shallow, "indeterminate", "too shallow for either programme to reach significance")
-    doubt = settings.doubt_fdr
-    doubtful = valid & ~treg & (exhaustion_q <= doubt)
-    lean = (phenotype_p <= doubt) & ~naive
-    doubtful |= assessed & ((phenotype_q <= doubt) | ((senescence_q <= doubt) & lean))
+    doubtful = perhaps_exhausted | perhaps_showing | perhaps_cycling
     put(doubtful, "indeterminate", _in_doubt("a programme", settings))
     put(
         innate,
@@ -301,6 +363,11 @@ def t_states(
         "innate-like T cell: phenotype arm not used, exhaustion axis not significant",
     )
     put(is_t, "neither", f"no programme significant (FDR {fdr:g})")
+
+    # senescence is neither called nor ruled out: its evidence is there without what completes it,
+    # or it could not have been seen, or it was not asked for
+    still_open = (phenotype | perhaps_showing | ~powered["senescence"]) & ~senescent & ~cycling
+    still_open = is_t & (still_open | treg | innate)
 
     progenitor, terminal = tables[PROGENITOR][0], tables[TERMINAL][0]
     promoting, inhibiting = tables[PROMOTING][0], tables[INHIBITING][0]
@@ -315,6 +382,7 @@ def t_states(
         {
             keys.OBS_T_STATE: verdict.values(),
             keys.OBS_T_STATE_RULE: verdict.why(),
+            SENESCENCE_OPEN: still_open,
             "t_substate": as_texts(substate, T_SUBSTATES),
         },
         index=tables.z.index,
@@ -326,6 +394,7 @@ def senescence_calls(
     *,
     lineage: Labels,
     t_state: pd.Series,
+    t_open: NDArray[np.bool_] | None = None,
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
     powered: NDArray[np.bool_],
@@ -334,63 +403,173 @@ def senescence_calls(
 ) -> pd.DataFrame:
     """senescent, not_senescent or indeterminate for every cell of every lineage.
 
-    T cells follow their state. Other lineages: the lineage's own signature significant, no cycling
-    programme, and support from core senescence (adjusted over the candidates, `adjust`). A
-    signature without that support, or beside an interferon or stress response that explains it
-    (CD38, CD40 and CDKN1A answer to both), leaves the cell ``indeterminate``, and so does one that
-    is significant at `doubt_fdr` only.
+    The same rule for all: without its evidence a cell is ``not_senescent`` only where the evidence
+    would have been seen; evidence that is not complete leaves it ``indeterminate``. T cells follow
+    their state, and are ``indeterminate`` where senescence was neither called nor ruled out
+    (`t_open`, ``senescent_like`` among them). Other lineages: the lineage's own signature
+    significant, no cycling programme, and support (`OTHER_SUPPORT`, adjusted over the candidates,
+    `adjust`). A signature without that support, or beside an interferon or stress response that
+    explains it (CD38, CD40 and CDKN1A answer to both), or beside RNA of a myeloid cell, leaves the
+    cell ``indeterminate``, and so does one that is near significance only (`doubt_fdr`). NK cells are
+    called inside CD56dim; dendritic cells are never called.
 
     Returns
     -------
     DataFrame
-        ``senescence_call`` (categories `keys.SENESCENCE_CALLS`, NaN for cells without a lineage)
-        and ``senescence_rule``.
+        ``senescence_call`` (categories `keys.SENESCENCE_CALLS`, NaN for cells without a lineage),
+        ``senescence_rule``, ``senescence_arms`` (which parts show at `arm_p`, of cells whose own
+        evidence is significant: `SHOWN_ARMS`), ``senescence_confidence`` (usual, low),
+        ``senescence_warning`` (what else the call may mean), ``nk_subset`` (`NK_SUBSETS`, NaN
+        outside NK cells).
     """
-    known = [among(lineage, name) for name in ("T", *OTHER_LINEAGES)]
-    verdict = _Verdict(np.logical_or.reduce(known), keys.SENESCENCE_CALLS)
+    known = {name: among(lineage, name) for name in ("T", *OTHER_LINEAGES)}
+    of_lineage = np.logical_or.reduce(list(known.values()))
+    verdict = _Verdict(of_lineage, keys.SENESCENCE_CALLS)
     fdr = settings.fdr
+    showing = known["T"] & among(t_state, "senescent", "both", "senescent_like")
     for state in keys.T_STATES:
-        follows = {"both": "senescent", "senescent": "senescent", "indeterminate": "indeterminate"}
-        verdict.put(
-            known[0] & among(t_state, state),
-            follows.get(state, "not_senescent"),
-            f"T-cell state {state}",
-        )
-    cycling = _any_below(tables, "proliferation", fdr)
-    explained = _any_below(tables, "interferon", fdr) | _any_below(tables, "stress", fdr)
-    for here, (name, signature) in zip(known[1:], OTHER_LINEAGES.items(), strict=True):
+        cells = known["T"] & among(t_state, state)
+        if state in ("senescent", "both"):
+            verdict.put(cells, "senescent", f"T-cell state {state}")
+        elif state in ("indeterminate", "senescent_like"):
+            verdict.put(cells, "indeterminate", f"T-cell state {state}")
+        else:
+            if t_open is not None:
+                why = f"T-cell state {state}; senescence neither called nor ruled out"
+                verdict.put(cells & t_open, "indeterminate", why)
+            verdict.put(cells, "not_senescent", f"T-cell state {state}")
+    cycling = _axis_below(tables, "proliferation", fdr)
+    explained = _axis_below(tables, "interferon", fdr) | _axis_below(tables, "stress", fdr)
+    foreign = _any_below(tables, FOREIGN, fdr)
+    bright = known["NK"] & (tables.p(BRIGHT) <= settings.arm_p)
+    for name, signature in OTHER_LINEAGES.items():
+        here = known[name]
         if not here.any():
             continue
         _, q = tables[signature]
-        positive = here & qc_pass & ~doublet & (q <= fdr)
-        candidate = positive & ~cycling & ~explained
-        support = adjust(f"{CORE} in {name}", np.where(candidate, tables.p(CORE), np.nan))
+        positive = here & qc_pass & ~doublet & (q <= fdr) & ~bright
+        candidate = positive & ~cycling & ~explained & ~foreign
+        candidate &= name not in NEVER_CALLED
+        arms = OTHER_SUPPORT[name]
+        p = fisher(np.vstack([np.where(candidate, tables.p(arm), np.nan) for arm in arms.values()]))
+        support = adjust(f"support in {name}", p)
+        showing |= positive
+        told = " or ".join(arms)
         weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
         outcomes = (
             (~qc_pass, "indeterminate", "failed quality control"),
             (doublet, "indeterminate", "mixed-lineage doublet"),
             (np.isnan(q), "indeterminate", f"{signature} not scored"),
+            (here & (name in NEVER_CALLED), "indeterminate",
+             f"{signature} names functions lost on stimulation: reported, calls nothing{weak}"),
+            (bright, "indeterminate", "CD56bright: senescence is called inside CD56dim"),
             (positive & cycling, "not_senescent", f"{signature}, but cycling"),
             (positive & explained, "indeterminate",
              f"{signature} beside an interferon or stress response"),
-            (candidate & (name in NEVER_CALLED), "indeterminate",
-             f"{signature} (FDR {fdr:g}): evidence too weak to call{weak}"),
+            (positive & foreign, "indeterminate",
+             f"{signature} beside RNA of a myeloid cell: doublet or ambient"),
             (candidate & (support <= settings.support_fdr), "senescent",
-             f"{signature} (FDR {fdr:g}) with {CORE}{weak}"),
-            (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {CORE}{weak}"),
+             f"{signature} (FDR {fdr:g}) with {told}{weak}"),
+            (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {told}{weak}"),
             (~powered, "indeterminate", f"too shallow for {signature} to reach significance"),
-            (q <= settings.doubt_fdr, "indeterminate", _in_doubt(signature, settings)),
+            (_near(tables, (signature,), settings), "indeterminate",
+             _in_doubt(signature, settings)),
             (here, "not_senescent", f"{signature} not significant (FDR {fdr:g}){weak}"),
         )  # fmt: skip
         for cells, value, why in outcomes:
             verdict.put(cells & here, value, why)
+    names = list(known)
+    place = np.full(len(of_lineage), len(names))
+    for k, cells in enumerate(known.values()):
+        place[cells] = k
+    subset = np.where(bright, 0, np.where(tables[ADAPTIVE][1] <= fdr, 2, 1))
     return pd.DataFrame(
         {
             keys.OBS_SENESCENCE_CALL: verdict.values(),
             "senescence_rule": verdict.why(),
+            "senescence_arms": _arms_shown(tables, known, showing, settings.arm_p),
+            "senescence_confidence": as_texts(
+                place, [*("low" if n in LOW_CONFIDENCE else "usual" for n in names), ""]
+            ),
+            "senescence_warning": as_texts(place, [*(WARNINGS[n] for n in names), ""]),
+            "nk_subset": pd.Categorical.from_codes(
+                np.where(known["NK"], subset, -1), categories=list(NK_SUBSETS)
+            ),
         },
         index=tables.z.index,
     )
+
+
+def _arms_shown(
+    tables: Tables,
+    known: Mapping[str, NDArray[np.bool_]],
+    showing: NDArray[np.bool_],
+    level: float,
+) -> pd.Categorical:
+    """The names of a lineage's arms whose p is at most `level`, of the cells that show any evidence."""
+    codes, texts = np.zeros(len(showing), np.int64), [""]
+    for lineage, arms in SHOWN_ARMS.items():
+        bits = np.zeros(len(showing), np.int64)
+        for k, signature in enumerate(arms.values()):
+            bits += (tables.p(signature) <= level) << k
+        cells = showing & known[lineage] & (bits > 0)
+        codes[cells] = bits[cells] + len(texts) - 1
+        names = list(arms)
+        texts += [
+            "; ".join(name for k, name in enumerate(names) if mask >> k & 1)
+            for mask in range(1, 2 ** len(names))
+        ]
+    return as_texts(codes, texts)
+
+
+def rule_text(settings: CallSettings | None = None) -> str:
+    """The whole rule in words, with its thresholds: what decides, in which order.
+
+    Examples
+    --------
+    >>> print(rule_text().splitlines()[2])
+    1. Failed quality control, or a mixed-lineage doublet: indeterminate.
+    """
+    s = CallSettings() if settings is None else settings
+    near = f"adjusted p <= {s.doubt_fdr:g} and p <= {s.doubt_p:g}"
+    arms = ", ".join(SUPPORT_ARMS)
+    rules = [
+        "Failed quality control, or a mixed-lineage doublet: indeterminate.",
+        f"Exhaustion axis at adjusted p <= {s.fdr:g}, not in regulatory T cells: exhausted, or both if "
+        "the cell is senescent by rule 5.",
+        f"S or G2M programme at adjusted p <= {s.fdr:g}: cycling, which vetoes senescence; "
+        "indeterminate if the exhaustion axis is near (rule 10).",
+        "Regulatory T cells: neither, for neither programme is assessed. Innate-like ones are not assessed "
+        "for senescence.",
+        f"Senescent: senescence axis at adjusted p <= {s.fdr:g}, phenotype arm at p <= {s.arm_p:g}, "
+        f"lost stemness above z {s.kept_naive_z:g} (at or below it the naive programme is kept), no myeloid "
+        f"or NK programme at adjusted p <= {s.fdr:g}, and support: Fisher's combination of the arms "
+        f"({arms}) at p <= {s.support_p:g} and, adjusted over such cells, <= {s.support_fdr:g}. Beside "
+        f"an interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support.",
+        "The axis, the phenotype arm and no naive programme, beside a myeloid or NK programme: indeterminate.",
+        f"All but support, and support at p <= {s.doubt_p:g}: indeterminate.",
+        f"All but support, or the phenotype arm at adjusted p <= {s.fdr:g}: senescent_like.",
+        f"An axis not scored; or fewer than {s.power:.0%} of cells of this depth whose programme is on "
+        f"at {s.on_cp10k:g} counts per 10,000 would show it at p <= {s.fdr:g}: indeterminate.".replace(
+            "%", " %"
+        ),
+        f"Near a call: exhaustion, phenotype, S or G2M ({near}), or the senescence axis so with the "
+        f"phenotype arm at p <= {s.lean_p:g}: indeterminate.",
+        "Else: neither.",
+    ]
+    others = [
+        "T cells follow their state: senescent and both are senescent; senescent_like, what is near, what "
+        "could not have been seen and what was not assessed are indeterminate; all others not_senescent.",
+        f"Other lineages: own signature at adjusted p <= {s.fdr:g} and, adjusted over such cells, support "
+        f"at <= {s.support_fdr:g} (core senescence; p53 targets or the NF-kB SASP in non-immune cells): "
+        "senescent. Cycling: not_senescent. Beside an interferon, stress or myeloid programme, or without "
+        f"support, or near ({near}), or too shallow: indeterminate.",
+        f"NK cells: inside CD56dim (CD56bright programme above p {s.arm_p:g}). Dendritic cells: never.",
+    ]
+    lines = ["State of a T cell, the first rule that applies:", ""]
+    lines += [f"{k}. {rule}" for k, rule in enumerate(rules, 1)]
+    lines += ["", "Senescence call of any cell:", ""]
+    return "\n".join(lines + [f"- {rule}" for rule in others])
 
 
 def subject(lineage: str) -> tuple[str, ...]:
@@ -405,9 +584,11 @@ def deciding(lineage: str) -> tuple[str, ...]:
     axes: tuple[str, ...] = ("proliferation", "interferon", "stress")
     if lineage == "T":
         axes = ("senescence", "exhaustion", *axes)
-        own: tuple[str, ...] = (PHENOTYPE, STEMNESS, *SUPPORT_ARMS.values())
+        own: tuple[str, ...] = (PHENOTYPE, STEMNESS, *SUPPORT_ARMS.values(), *FOREIGN)
     else:
-        own = (OTHER_LINEAGES[lineage], CORE)
+        own = (OTHER_LINEAGES[lineage], *OTHER_SUPPORT[lineage].values())
+        own += (BRIGHT,) if lineage == "NK" else ()
+        own += FOREIGN[:1] if lineage in ("B", "NK", "other") else ()
     return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)
 
 
@@ -467,6 +648,7 @@ def verdicts(
         tables,
         lineage=lineage,
         t_state=states[keys.OBS_T_STATE],
+        t_open=states.pop(SENESCENCE_OPEN).to_numpy(bool),
         qc_pass=qc_pass,
         doublet=doublet,
         powered=own,

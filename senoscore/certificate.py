@@ -255,7 +255,7 @@ def _judge_thinned(
     own_able = power.powered(
         voting, score=score, z=z, centres=plan.centres, histogram=counted, codes=codes,
         strata=own, totals=totals, sums=sums, n_cells=n_cells, kind=COUNTS,
-        level=settings.fdr, on_cp10k=settings.on_cp10k,
+        level=settings.fdr, on_cp10k=settings.on_cp10k, share=settings.power,
     )  # fmt: skip
     joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
     everything = np.concatenate([histogram, counted], axis=2)

@@ -172,6 +172,15 @@ def _config_schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def _config_rules(args: argparse.Namespace) -> int:
+    from senoscore import config
+    from senoscore.calling import rule_text
+    from senoscore.settings import Settings
+
+    print(rule_text(Settings.from_mapping(config.settings_for_file("", args.file)).call))
+    return 0
+
+
 def _config_template(args: argparse.Namespace) -> int:
     from senoscore import launch
 
@@ -296,10 +305,14 @@ def build_parser() -> argparse.ArgumentParser:
     checked = add_set("check", _signatures_check, "mistakes in a file of signatures", _SIGNATURES)
     checked.add_argument("file", nargs="?", help="TSV, GMT or folder (default: the shipped ones)")
 
-    add_config = _adder(add("config", None, "the config file: check, schema, template", ""))
+    add_config = _adder(add("config", None, "the config file: check, rules, schema, template", ""))
     check = add_config("check", _config_check, "every mistake in a config file at once", _CONFIG)
     check.add_argument("file", help="config file")
     check.add_argument("--files", action="store_true", help="also look whether the data are there")
+    rules = add_config(
+        "rules", _config_rules, "print the rule of the calls with its thresholds", _CONFIG
+    )
+    rules.add_argument("file", nargs="?", help="config file (default: the defaults)")
     add_config("schema", _config_schema, "print the JSON schema, for editors", _CONFIG)
     add_config("template", _config_template, "print a commented config file", _CONFIG)
 
@@ -393,6 +406,7 @@ senoscore signatures check my_sets.gmt"""
 _CONFIG: Final = """\
 senoscore config template > my.yaml
 senoscore config check my.yaml --files
+senoscore config rules my.yaml
 senoscore config schema > config.schema.json"""
 _FETCH: Final = """\
 senoscore fetch https://example.org/pbmc.h5ad pbmc.h5ad --sha256 0123abcd..."""

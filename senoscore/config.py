@@ -111,8 +111,29 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             {"gt": 0, "lt": 1},
         ),
         "doubt_fdr": (
-            "A cell that would be called at this rate, but not at 'fdr', is 'indeterminate', not 'neither'.",
+            "A cell that would be called at this rate, but not at 'fdr', is 'indeterminate', not 'neither': "
+            "at 0.5, as likely as not a cell so near to a call carries the programme.",
             {"gt": 0, "le": 1},
+        ),
+        "arm_p": (
+            "p that the phenotype arm of a senescent T cell needs; also from which an arm is named.",
+            {"gt": 0, "lt": 1},
+        ),
+        "support_p": (
+            "p that the support arms together need in the cell itself, whatever the rate among candidates.",
+            {"gt": 0, "le": 1},
+        ),
+        "doubt_p": (
+            "p above which neither an axis nor the support arms leave a cell in doubt.",
+            {"gt": 0, "le": 1},
+        ),
+        "lean_p": (
+            "p of the phenotype arm up to which a senescence axis in doubt leaves a cell in doubt.",
+            {"gt": 0, "le": 1},
+        ),
+        "kept_naive_z": (
+            "z of lost stemness at or below which a T cell has kept the naive programme: not senescent.",
+            {},
         ),
         "on_cp10k": (
             "A cell too shallow to show a programme whose genes are at this level (counts per 10,000) "
@@ -124,6 +145,16 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             "measured and separate, 'use' or stop, 'ignore'.",
             {},
         ),
+        "power": (
+            "The share of such cells in which the programme would have to be seen (0-1).",
+            {"gt": 0, "lt": 1},
+        ),
+        "smooth": (
+            "An embedding ('obsm/X_pca') or a graph ('obsp/connectivities') by which z is also averaged over "
+            "neighbours of the same lineage; no p-value and no call depends on it. null: not at all.",
+            {},
+        ),
+        "smooth_neighbors": ("Neighbours of a cell in that embedding.", {"ge": 1, "le": 1000}),
     },
     "burden": {
         "min_cells": ("A donor counts in a lineage from this many cells.", {"ge": 1}),

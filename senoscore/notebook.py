@@ -182,7 +182,7 @@ def call(
     target = adata.copy() if copy else adata
     settings = settings or CallSettings()
     states = _states(adata, settings)
-    senescence = _senescence(adata, states[keys.OBS_T_STATE], settings)
+    senescence = _senescence(adata, states, settings)
     _write_t(target, adata, states)
     for column in senescence:
         target.obs[column] = senescence[column].array
@@ -834,7 +834,7 @@ def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
     return citeseq.told(states, is_t, by_protein)
 
 
-def _senescence(adata: AnnData, t_state: pd.Series, settings: CallSettings) -> pd.DataFrame:
+def _senescence(adata: AnnData, states: pd.DataFrame, settings: CallSettings) -> pd.DataFrame:
     from senoscore import calling
 
     cells = _cells(adata)
@@ -842,7 +842,8 @@ def _senescence(adata: AnnData, t_state: pd.Series, settings: CallSettings) -> p
     for name, signature in calling.OTHER_LINEAGES.items():
         powered |= (cells["lineage"] == name) & _powered(adata, (signature,))
     return calling.senescence_calls(
-        _tables(adata), t_state=t_state, powered=powered, settings=settings,
+        _tables(adata), t_state=states[keys.OBS_T_STATE],
+        t_open=states[calling.SENESCENCE_OPEN].to_numpy(bool), powered=powered, settings=settings,
         adjust=_adjust(adata), **cells,
     )  # fmt: skip
 
@@ -851,6 +852,6 @@ def _write_t(target: AnnData, adata: AnnData, states: pd.DataFrame) -> None:
     from senoscore import calling
 
     is_t = _texts(adata.obs[keys.OBS_LINEAGE]) == "T"
-    for column in states:
+    for column in states.drop(columns=calling.SENESCENCE_OPEN):
         target.obs[column] = states[column].array
     target.obsm[keys.OBSM_T_AXES] = calling.t_axes(_tables(adata), is_t)

@@ -642,7 +642,7 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
 
 
 def _call(run: _Run) -> None:
-    from senoscore import adjust, calling, certificate, citeseq, donors, scoring
+    from senoscore import adjust, calling, certificate, citeseq, donors, scoring, smoothing
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
     data = run.input()
@@ -724,6 +724,12 @@ def _call(run: _Run) -> None:
     if evidence is not None:
         adata.obsm.update(citeseq.keep(evidence, index))
         adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, audited)
+    settings = run.settings.call
+    if settings.smooth is not None:
+        shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
+        adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
+            frames["z"][shown], run.source, settings.smooth, state.codes, settings.smooth_neighbors
+        )
     others = {
         k: _joined(parts, k)
         for k in parts[0]
@@ -776,10 +782,11 @@ def _able(
         state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
         codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
         n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
-        on_cp10k=run.settings.call.on_cp10k,
+        on_cp10k=run.settings.call.on_cp10k, share=run.settings.call.power,
     )  # fmt: skip
 
 
+_SMOOTHED: Final = ("axis", "arm", "lineage")
 _SCORE_ARRAYS: Final = ("score", "z", "histogram", "group_sums", "reference")
 
 
@@ -854,7 +861,7 @@ def _score_space(
 ) -> AnnData:
     from anndata import AnnData
 
-    from senoscore import __version__
+    from senoscore import __version__, calling
 
     axes = calls[[f"T_{axis}" for axis in keys.AXES]].copy()
     axes.columns = list(keys.AXES)
@@ -873,6 +880,7 @@ def _score_space(
         "input": path.name if path is not None else "AnnData in memory",
         "input_sha256": sha256_file(path) if path is not None and path.is_file() else "",
         "gene_notes": " ".join(data.genes.notes),
+        "rule": calling.rule_text(run.settings.call),
     }
     limits = pd.read_csv(run.path("stages/qc_limits.tsv"), sep="\t")
     if len(limits):

@@ -3,7 +3,7 @@
 "Not senescent" is only worth saying of a cell in which the programme would have been seen. For each
 lineage, depth stratum and signature: take the typical cell, switch the programme on (every up gene
 at `on_cp10k` counts per 10,000 or its mean in the lineage, whichever is more; every down gene
-off), and ask whether the expected z would reach the z that p = `level` needs there.
+off), and ask whether enough such cells would reach the z that p = `level` needs there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import poisson
 
 from senoscore.kernels.passes import (
@@ -41,6 +42,15 @@ def expected_log1p(rate_cp10k: NDArray[np.float64], total: float) -> NDArray[np.
     return np.asarray(mass @ np.log1p(counts * TARGET_SUM / total))
 
 
+def variance_log1p(rate_cp10k: NDArray[np.float64], total: float) -> NDArray[np.float64]:
+    """Variance of log1p(CP10k) of genes with these rates in a cell with `total` counts (Poisson)."""
+    counts = np.arange(_MAX_COUNT + 1)
+    mean = np.minimum(np.asarray(rate_cp10k) * total / TARGET_SUM, _MAX_COUNT / 2)
+    mass = poisson.pmf(counts[None, :], mean[:, None])
+    x = np.log1p(counts * TARGET_SUM / total)
+    return np.asarray(np.maximum(mass @ x**2 - (mass @ x) ** 2, 0.0))
+
+
 def critical_z(histogram: NDArray[np.int64], level: float) -> NDArray[np.float64]:
     """Smallest z whose p is at most `level`, for each histogram (last axis: bins); inf if none."""
     above = np.flip(np.cumsum(np.flip(histogram, -1), -1), -1)
@@ -67,11 +77,13 @@ def powered(
     kind: int,
     level: float,
     on_cp10k: float,
+    share: float = 0.5,
 ) -> NDArray[np.bool_]:
     """Lineages × strata × signatures: whether the programme, switched on, would be seen.
 
     `level` is the p a call needs at least; `on_cp10k` the expression of a marker that is on (2 is
-    about what PDCD1 or KLRG1 has in the T cells that carry it).
+    about what PDCD1 or KLRG1 has in the T cells that carry it). `share` of such cells have to reach
+    it: z of a cell that carries the programme varies with the Poisson noise of the genes that are on.
 
     Where values are logged already there are no counts to reason from; every stratum that has a
     null is then taken as powered.
@@ -106,8 +118,10 @@ def powered(
                 rate = np.maximum(on_cp10k, np.expm1(mean))
                 on = expected_log1p(rate, total)
                 change = np.where(signature.weights > 0, on - mean, -mean)
-                gain = float(np.sum(signature.weights * change)) / float(np.median(sd))
-                able[code, stratum, s] = (
-                    float(np.median(own_z[known])) + gain >= critical[code, s, stratum]
-                )
+                unit = float(np.median(sd))
+                gain = float(np.sum(signature.weights * change)) / unit
+                noise = np.where(signature.weights > 0, variance_log1p(rate, total), 0.0)
+                spread = float(np.sqrt(np.sum(signature.weights**2 * noise))) / unit
+                reached = float(np.median(own_z[known])) + gain + float(ndtri(1 - share)) * spread
+                able[code, stratum, s] = reached >= critical[code, s, stratum]
     return able

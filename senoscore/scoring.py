@@ -762,6 +762,7 @@ def two_passes(
         kind=kind,
         level=CallSettings.fdr,
         on_cp10k=CallSettings.on_cp10k,
+        share=CallSettings.power,
     )
     return Passes(kind, first, totals, strata, plan, scored, able)
 

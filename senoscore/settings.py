@@ -77,13 +77,25 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class CallSettings:
-    """When a score becomes a call."""
+    """When a score becomes a call. `senoscore.calling.rule_text` prints the rule with these numbers.
+
+    fdr, support_fdr, doubt_fdr are rates of false discovery; arm_p, support_p, doubt_p, lean_p are
+    p-values of one cell; kept_naive_z is a z; power is a probability. No call depends on smooth.
+    """
 
     fdr: float = 0.05
     support_fdr: float = 0.05
-    doubt_fdr: float = 0.25
+    doubt_fdr: float = 0.5
+    arm_p: float = 0.05
+    support_p: float = 0.1
+    doubt_p: float = 0.25
+    lean_p: float = 0.5
+    kept_naive_z: float = -1.0
     on_cp10k: float = 2.0
     protein: ProteinUse = "auto"
+    power: float = 0.5
+    smooth: str | None = None
+    smooth_neighbors: int = 15
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ NAMES = (
     "conf_proliferation_g2m", "conf_interferon", "conf_dissociation", "t_exhaustion_progenitor",
     "t_exhaustion_terminal", "dual_tumour_promoting", "dual_tumour_inhibiting", "b_senescence",
     "macrophage_senescence", "dc_senescence", "other_senescence", "nk_senescence",
-    "neutrophil_senescence", "core_senescence", "stemness_loss",
+    "neutrophil_senescence", "core_senescence", "stemness_loss", "conf_monocyte_ambient",
+    "conf_nk_contamination", "conf_nk_cd56bright", "conf_cmv_adaptive_nk", "macrophage_arm_cd38",
+    "macrophage_arm_sasp", "other_arm_p53", "sasp_core",
 )  # fmt: skip
 SENESCENT = {
     "t_discriminating_senescence_only": 1e-6, "t_arm_phenotype": 1e-5, "t_arm_arrest": 1e-6,
@@ -30,15 +33,10 @@ SENESCENT = {
 
 def tables(cells: list[dict[str, float]]) -> calling.Tables:
     """One row per cell: the p of what is named, 0.5 elsewhere; adjusted p equals p here."""
-    p = pd.DataFrame(0.5, index=[f"c{i}" for i in range(len(cells))], columns=list(NAMES))
-    for i, cell in enumerate(cells):
-        for name, value in cell.items():
-            if name in p:
-                p.loc[f"c{i}", name] = value
+    values = [[cell.get(name, 0.5) for name in NAMES] for cell in cells]
+    p = pd.DataFrame(values, index=[f"c{i}" for i in range(len(cells))], columns=list(NAMES))
     z = -np.log10(p)
-    z["stemness_loss"] = 0.0
-    for i, cell in enumerate(cells):
-        z.loc[f"c{i}", "stemness_loss"] = cell.get("stemness z", 0.0)
+    z["stemness_loss"] = [cell.get("stemness z", 0.0) for cell in cells]
     return calling.Tables(z, p, p.copy())
 
 
@@ -80,8 +78,9 @@ def test_what_nearly_is_called_is_not_ruled_out(axis: str) -> None:
     assert state({axis: 0.3}) == "neither"
     strict = CallSettings(doubt_fdr=0.01)
     assert state({axis: 0.2}, settings=strict) == "neither"
-    # what is called, vetoed or set aside stays what it is
-    assert state({axis: 0.2, "conf_proliferation_s": 1e-6}) == "cycling"
+    # what is called, vetoed or set aside stays what it is, but the veto is of senescence alone
+    cycling = state({axis: 0.2, "conf_proliferation_s": 1e-6})
+    assert cycling == ("indeterminate" if axis == "t_axis_exhaustion" else "cycling")
     treg = np.array(["Treg"], dtype=object)
     assert state({axis: 0.2}, t_subset=treg) == "neither"
 
@@ -91,7 +90,8 @@ def test_what_nearly_is_called_is_not_ruled_out(axis: str) -> None:
     [
         (0.2, 0.2, 0.0, "indeterminate"),
         (0.01, 0.2, 0.0, "indeterminate"),
-        (0.01, 0.3, 0.0, "neither"),
+        (0.01, 0.45, 0.0, "indeterminate"),
+        (0.01, 0.55, 0.0, "neither"),
         (0.3, 0.2, 0.0, "neither"),
         (0.01, 0.2, -9.0, "neither"),
     ],
@@ -113,7 +113,7 @@ def test_the_surface_phenotype_alone_is_never_senescent() -> None:
 
 
 def test_arrest_without_the_phenotype_is_not_senescent() -> None:
-    cell = {"t_discriminating_senescence_only": 1e-6, "t_arm_arrest": 1e-8}
+    cell = {"t_discriminating_senescence_only": 1e-6, "t_arm_arrest": 1e-8, "t_arm_phenotype": 0.9}
     assert state(cell) == "neither"
 
 
@@ -170,7 +170,7 @@ def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
         {"t_arm_arrest": 0.001},
     ]
     candidates = np.array([True, True, False])
-    q, arm = calling.support_padj(tables(cells), candidates, CallSettings())
+    q, p, arm = calling.support_padj(tables(cells), candidates, CallSettings())
     fisher = [
         chi2.sf(-2 * np.log([0.01, 0.2, 0.3]).sum(), 6),
         chi2.sf(-2 * np.log([0.5, 0.2, 0.9]).sum(), 6),
@@ -179,6 +179,7 @@ def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
     expected[1] = 1.0  # Fisher's p is above 0.1: no evidence of its own
     assert fisher[1] > 0.1 > fisher[0]
     np.testing.assert_allclose(q[:2], expected)
+    np.testing.assert_allclose(p[:2], fisher)
     assert np.isnan(q[2])
     assert arm.tolist() == [0, 1, -1]  # places in SUPPORT_ARMS
 
@@ -220,8 +221,129 @@ def test_interferon_explains_cd38_and_a_cycling_macrophage_is_not_senescent() ->
     assert call(both | {"conf_proliferation_g2m": 1e-4}, "mono_mac")[0] == "not_senescent"
 
 
-def test_dendritic_cells_are_never_called_senescent() -> None:
+def test_dendritic_cells_are_never_called_either_way() -> None:
     assert call({"dc_senescence": 1e-9, "core_senescence": 1e-9}, "DC")[0] == "indeterminate"
+    assert call({}, "DC")[0] == "indeterminate"
+
+
+@pytest.mark.parametrize("programme", calling.FOREIGN)
+def test_rna_of_another_cell_is_no_evidence_of_senescence(programme: str) -> None:
+    """A naive T cell with a monocyte in its droplet has TYROBP, CD16 and cytokines."""
+    assert state(SENESCENT) == "senescent"
+    assert state(SENESCENT | {programme: 1e-6}) == "indeterminate"
+    assert state({programme: 1e-6}) == "neither"
+    b = {"b_senescence": 1e-6, "core_senescence": 1e-6}
+    assert call(b | {programme: 1e-6}, "B")[0] == "indeterminate"
+
+
+def test_support_in_doubt_is_not_ruled_out() -> None:
+    arms = dict.fromkeys(calling.SUPPORT_ARMS.values(), 0.2)
+    assert 0.1 < chi2.sf(-2 * np.log([0.2] * 3).sum(), 6) < 0.25
+    assert state(SENESCENT | arms) == "indeterminate"
+    assert state(SENESCENT | arms, settings=CallSettings(doubt_p=0.1)) == "senescent_like"
+    assert state(SENESCENT | dict.fromkeys(arms, 0.6)) == "senescent_like"
+
+
+def test_every_threshold_of_the_rule_decides_something() -> None:
+    """A setting that no cell's call depends on would be an idle knob."""
+    rng = np.random.default_rng(0)
+    cells = [
+        {name: float(p) for name, p in zip(NAMES, row, strict=True)}
+        | {"stemness z": float(rng.normal(0, 1.5))}
+        for row in rng.uniform(0, 1, (4000, len(NAMES))) ** 4
+    ]
+    base = CallSettings()
+    usual = states(cells, settings=base)["t_state"]
+    changes: dict[str, float] = {
+        "fdr": 0.01, "support_fdr": 0.001, "doubt_fdr": 0.1, "arm_p": 0.01, "support_p": 0.01,
+        "doubt_p": 0.1, "lean_p": 0.3, "kept_naive_z": 0.5,
+    }  # fmt: skip
+    for name, value in changes.items():
+        changed = states(cells, settings=replace(base, **{name: value}))["t_state"]
+        assert (changed != usual).any(), name
+    # two decide in `power.powered`, and of smoothing no call is made
+    elsewhere = {"on_cp10k", "power", "protein", "smooth", "smooth_neighbors"}
+    assert {*changes, *elsewhere} == {f.name for f in fields(CallSettings)}
+
+
+def test_the_printed_rule_has_every_threshold() -> None:
+    deciding = [f.name for f in fields(CallSettings) if isinstance(f.default, float)]
+    told = {name: 0.0111 + k / 1000 for k, name in enumerate(deciding)}
+    text = calling.rule_text(CallSettings(**told))
+    for name, value in told.items():
+        shown = f"{value:.0%}".replace("%", " %") if name == "power" else f"{value:g}"
+        assert shown in text, name
+
+
+def test_nk_cells_are_called_inside_cd56dim_and_adaptive_ones_are_told() -> None:
+    senescent = {"nk_senescence": 1e-6, "core_senescence": 1e-6}
+
+    def nk(cell: dict[str, float]) -> pd.Series:
+        options = {
+            "lineage": np.array(["NK"], dtype=object),
+            "t_state": pd.Series(pd.Categorical([None], categories=list(keys.T_STATES))),
+            "qc_pass": np.ones(1, bool), "doublet": np.zeros(1, bool), "powered": np.ones(1, bool),
+            "settings": CallSettings(),
+        }  # fmt: skip
+        return calling.senescence_calls(tables([cell]), **options).iloc[0]  # type: ignore[arg-type]
+
+    assert nk(senescent)["senescence_call"] == "senescent"
+    assert nk(senescent)["nk_subset"] == "CD56dim"
+    bright = nk(senescent | {"conf_nk_cd56bright": 0.01})
+    assert (bright["senescence_call"], bright["nk_subset"]) == ("indeterminate", "CD56bright")
+    adaptive = nk(senescent | {"conf_cmv_adaptive_nk": 0.01})
+    assert (adaptive["senescence_call"], adaptive["nk_subset"]) == ("senescent", "CD56dim_adaptive")
+    assert "CMV" in adaptive["senescence_warning"]
+
+
+def test_other_cells_need_p53_or_the_sasp_and_say_which() -> None:
+    own = {"other_senescence": 1e-6}
+    assert call(own, "other")[0] == "indeterminate"
+    # core senescence shares its genes with the signature: it is no support
+    assert call(own | {"core_senescence": 1e-9}, "other")[0] == "indeterminate"
+    assert call(own | {"other_arm_p53": 1e-6}, "other")[0] == "senescent"
+    assert call(own | {"sasp_core": 1e-6}, "other")[0] == "senescent"
+
+
+def test_the_arms_that_show_are_named_apart() -> None:
+    cells = [
+        {"macrophage_senescence": 1e-6, "macrophage_arm_cd38": 0.01},
+        {"macrophage_senescence": 1e-6, "macrophage_arm_sasp": 0.01},
+        {"macrophage_senescence": 1e-6, "macrophage_arm_cd38": 0.01, "macrophage_arm_sasp": 0.01},
+        {"macrophage_arm_cd38": 0.01},
+        {"other_senescence": 1e-6, "other_arm_p53": 1e-6},
+    ]
+    n = len(cells)
+    found = calling.senescence_calls(
+        tables(cells),
+        lineage=np.array(["mono_mac"] * 4 + ["other"], dtype=object),
+        t_state=pd.Series(pd.Categorical([None] * n, categories=list(keys.T_STATES))),
+        qc_pass=np.ones(n, bool), doublet=np.zeros(n, bool), powered=np.ones(n, bool),
+        settings=CallSettings(),
+    )  # fmt: skip
+    assert found["senescence_arms"].tolist() == ["CD38", "SASP", "CD38; SASP", "", "p53"]
+
+
+def test_every_lineage_has_its_warning_and_weak_ones_are_of_low_confidence() -> None:
+    lineages = [*keys.LINEAGES, None]
+    n = len(lineages)
+    found = calling.senescence_calls(
+        tables([{}] * n),
+        lineage=np.array(lineages, dtype=object),
+        t_state=pd.Series(
+            pd.Categorical(["neither", *[None] * (n - 1)], categories=list(keys.T_STATES))
+        ),
+        qc_pass=np.ones(n, bool), doublet=np.zeros(n, bool), powered=np.ones(n, bool),
+        settings=CallSettings(),
+    )  # fmt: skip
+    assert found["senescence_warning"].tolist() == [
+        *(calling.WARNINGS[x] for x in lineages[:-1]),
+        "",
+    ]
+    low = found["senescence_confidence"] == "low"
+    assert [x for x, flag in zip(lineages, low, strict=True) if flag] == ["neutrophil", "DC"]
+    assert "lupus" in calling.WARNINGS["B"]
+    assert "infection" in calling.WARNINGS["B"]
 
 
 def test_weak_signatures_say_so() -> None:
@@ -232,10 +354,41 @@ def test_weak_signatures_say_so() -> None:
 def test_t_cells_follow_their_state() -> None:
     for t_state, expected in (
         ("senescent", "senescent"), ("both", "senescent"), ("exhausted", "not_senescent"),
-        ("senescent_like", "not_senescent"), ("indeterminate", "indeterminate"),
+        ("cycling", "not_senescent"), ("indeterminate", "indeterminate"),
     ):  # fmt: skip
         series = pd.Series(pd.Categorical([t_state], categories=list(keys.T_STATES)))
         assert call({}, "T", t_state=series)[0] == expected
+
+
+OPEN = (
+    ({"t_arm_phenotype": 1e-6}, "CD8"),  # senescent_like: shown, not supported
+    ({"t_arm_phenotype": 1e-6, "t_axis_exhaustion": 1e-6}, "CD8"),
+    ({}, "Treg"),  # not assessed
+    ({}, "innate_like"),
+)
+
+
+@pytest.mark.parametrize(("cell", "subset"), OPEN)
+def test_incomplete_evidence_is_indeterminate_in_t_cells_as_elsewhere(
+    cell: dict[str, float], subset: str
+) -> None:
+    """A macrophage with its signature and no core senescence is indeterminate: so is a T cell."""
+    assert call({"macrophage_senescence": 1e-6}, "mono_mac")[0] == "indeterminate"
+    found = states([cell], t_subset=np.array([subset], dtype=object))
+    opened = found["senescence_open"].to_numpy(bool)
+    assert call(cell, "T", t_state=found["t_state"], t_open=opened)[0] == "indeterminate"
+
+
+def test_what_was_seen_to_be_absent_is_not_senescent() -> None:
+    for cell in ({}, {"t_axis_exhaustion": 1e-6}, {"conf_proliferation_s": 1e-6}):
+        found = states([cell])
+        opened = found["senescence_open"].to_numpy(bool)
+        assert call(cell, "T", t_state=found["t_state"], t_open=opened)[0] == "not_senescent"
+    # ... and an exhausted cell too shallow to show senescence is not known to be free of it
+    weak = {"exhaustion": np.ones(1, bool), "senescence": np.zeros(1, bool)}
+    found = states([{"t_axis_exhaustion": 1e-6}], powered=weak)
+    assert found["t_state"].tolist() == ["exhausted"]
+    assert found["senescence_open"].all()
 
 
 # --------------------------------------------------------------------------------------------

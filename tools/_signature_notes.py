@@ -166,6 +166,43 @@ ARMS: dict[str, dict[str, tuple[str, float, bool, str, str]]] = {
         "TNF": ("0", 0, False, "", _ACTIVATION),
         "IL21": ("0", 0, False, "", f"{_ACTIVATION}; Tfh cytokine"),
     },
+    # the macrophage set in two arms that answer to different things: CD38 and the enzymes to interferon
+    # and NF-kB, the secretome to infection
+    "macrophage_arm_cd38": {
+        "CD38": ("+", 1, True, "", "interferon and NF-kB induce it"),
+        "CD40": ("+", 0.5, True, "", "interferon and NF-kB induce it"),
+        "PTGS2": ("+", 0.5, True, "", "COX-2; also acute inflammation"),
+        "ABCA1": ("+", 0.5, True, "", "also cholesterol load"),
+        "AIF1": ("+", 0.25, True, "", "constitutive in macrophages"),
+        "MRC1": ("+", 0.25, True, "", "also resident and M2 macrophages"),
+        "CXCR1": ("+", 0.25, True, "", ""),
+    },
+    "macrophage_arm_sasp": {
+        **dict.fromkeys(("CCL2", "CCL7", "BMP2"), ("+", 0.5, True, "", "")),
+        **dict.fromkeys(("CCL8", "CCL24"), ("+", 0.5, True, "", "also resident macrophages")),
+        "IL10": ("+", 0.25, True, "", "also tolerant macrophages"),
+    },
+    # p53_tis without what votes in other_senescence and without NF-kB targets
+    "other_arm_p53": dict.fromkeys(
+        (
+            *("MDM2", "BAX", "BBC3", "FAS", "TNFRSF10B", "GADD45A", "SESN1", "SESN2", "RRM2B"),
+            *("XPC", "ZMAT3", "FDXR", "PHLDA3", "AEN", "CCNG1", "TIGAR", "BTG2", "PLK3"),
+            *("TRIAP1", "DDB2", "SPATA18", "TP53INP1"),
+        ),
+        ("+", 1, True, "Fischer 2017", ""),
+    ),
+    # most statements about senescent NK cells describe the shift to CD56dim: they hold inside it
+    "conf_nk_cd56bright": {
+        "NCAM1": ("+", 1, True, "Crinier 2018; Smith 2020", "CD56"),
+        **dict.fromkeys(
+            ("SELL", "XCL1", "GZMK", "IL7R"), ("+", 1, True, "Crinier 2018; Smith 2020", "")
+        ),
+        "FCGR3A": ("-", 1, True, "Crinier 2018; Smith 2020", "CD16"),
+        **dict.fromkeys(
+            ("FGFBP2", "CX3CR1", "PRF1", "S1PR5"),
+            ("-", 1, True, "Crinier 2018; Smith 2020", ""),
+        ),
+    },
     "other_senescence": {
         "CDKN2A": ("+", 1, True, "", "p16, shares exons with ARF"),
         "CDKN1A": ("+", 1, True, "", "p21; read with p53_tis to tell acute DNA damage"),
