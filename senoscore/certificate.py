@@ -15,6 +15,7 @@ cells themselves, in depth strata of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +39,7 @@ from senoscore.null import (
 )
 from senoscore.settings import CallSettings
 
-HALVINGS: Final = (1, 2)
+DEPTHS: Final = (0.5, 0.25)
 ALL_CALLS: Final = "all calls"
 # cells failed or set aside before any score: depth could not change their call
 _CALLS: Final = (keys.OBS_T_STATE, keys.OBS_SENESCENCE_CALL)
@@ -65,28 +66,44 @@ COLUMNS: Final = (
 )
 
 
+@dataclass(frozen=True)
+class Thinned:
+    """Counts that cells have left: CSR rows of the genes wanted, and totals over all genes."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+    totals: NDArray[np.float64]
+
+
 def thin(
     sample: sparse.csr_matrix,
+    rows: NDArray[np.int64],
     names: NDArray[np.object_],
     gene_ids: NDArray[Any],
-    n_halvings: int,
-) -> sparse.csr_matrix:
-    """The counts of these cells at half the depth, `n_halvings` times over.
+    groups: NDArray[np.int64],
+    wanted: NDArray[np.bool_],
+) -> tuple[Thinned, Thinned]:
+    """The counts of these rows at half and at a quarter of their depth.
 
-    Which molecules go depends on the names of cell and gene alone.
+    Which molecules go depends on the names of cell and gene alone. Counts are kept of the genes
+    `wanted` (groups × genes) in each cell's group.
     """
-    kept = np.empty(sample.nnz, np.float32)
+    indptr = sample.indptr.astype(np.int64, copy=False)
+    size = int((indptr[rows + 1] - indptr[rows]).sum()) + 1
+    totals, starts = np.empty((2, len(rows))), np.empty((2, len(rows) + 1), np.int64)
+    indices, kept = np.empty((2, size), np.int32), np.empty((2, size), np.float32)
     halve_rows(
-        sample.indptr.astype(np.int64), sample.indices.astype(np.int32), sample.data,
+        indptr, sample.indices.astype(np.int32, copy=False), sample.data, rows,
         pd.util.hash_array(np.asarray(names, dtype=object)),
         pd.util.hash_array(np.asarray(gene_ids, dtype=object)),
-        n_halvings, kept,
+        groups, wanted, totals, starts, indices, kept,
     )  # fmt: skip
-    thinned = sparse.csr_matrix(
-        (kept, sample.indices.copy(), sample.indptr.copy()), shape=sample.shape
+    half, quarter = (
+        Thinned(start, index[: start[-1]], value[: start[-1]], total)
+        for start, index, value, total in zip(starts, indices, kept, totals, strict=True)
     )
-    thinned.eliminate_zeros()
-    return thinned
+    return half, quarter
 
 
 def restrict(plan: Plan, wanted: Mapping[str, Sequence[str]]) -> Plan:
@@ -161,7 +178,6 @@ def certify(
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
     settings: CallSettings,
-    halvings: Sequence[int] = HALVINGS,
     arm: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """How many calls of the sampled cells stand when the cells lose molecules.
@@ -184,8 +200,6 @@ def certify(
         Of all cells: total counts, lineage, depth stratum.
     settings
         Thresholds.
-    halvings
-        How often the depth is halved.
     arm
         Phenotype arm by antibodies, of all cells: they lose no molecules.
 
@@ -206,15 +220,19 @@ def certify(
     at = [plan.signatures.index(name) for name in few.signatures]
     before = calls.iloc[rows]
     tables = []
-    for n_halvings in halvings:
+    offsets = few.sets.offsets
+    shallower = thin(
+        sample, chosen, cells.index.to_numpy()[rows], gene_ids, codes[rows],
+        offsets[:, 1:] > offsets[:, :-1],
+    )  # fmt: skip
+    for share, thinned in zip(DEPTHS, shallower, strict=True):
         after, below = _judge_thinned(
-            few, thresholds, [voting[k] for k in at],
-            thin(sample[chosen], cells.index.to_numpy()[rows], gene_ids, n_halvings),
-            histogram[:, at], able[:, :, at], cells.iloc[rows], codes[rows],
-            sums=sums, n_cells=n_cells, run=(depth, codes, strata), settings=settings,
+            few, thresholds, [voting[k] for k in at], thinned, histogram[:, at], able[:, :, at],
+            cells.iloc[rows], codes[rows], sums=sums, n_cells=n_cells, run=(depth, codes, strata),
+            settings=settings,
             arm=None if arm is None else arm.iloc[rows],
         )  # fmt: skip
-        tables.append(compare(before, after, cells.iloc[rows], below, 0.5**n_halvings))
+        tables.append(compare(before, after, cells.iloc[rows], below, share))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -222,7 +240,7 @@ def _judge_thinned(
     plan: Plan,
     thresholds: Thresholds,
     voting: Sequence[VotingGenes],
-    thinned: sparse.csr_matrix,
+    thinned: Thinned,
     histogram: NDArray[np.int64],
     able: NDArray[np.bool_],
     cells: pd.DataFrame,
@@ -235,7 +253,7 @@ def _judge_thinned(
     arm: pd.DataFrame | None,
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Calls of thinned cells, and which of them fell below the run's range of depths."""
-    totals = np.asarray(thinned.sum(axis=1), np.float64).ravel()
+    totals = thinned.totals
     n_codes, n_signatures, n_strata = histogram.shape[:3]
     inside = strata_at(totals, codes, *run)
     below = inside < 0
@@ -247,7 +265,7 @@ def _judge_thinned(
     score, z = np.full(shape, np.nan), np.full(shape, np.nan)
     counted = np.zeros((n_codes, n_signatures, n_own, N_BINS), np.int64)
     score_rows(
-        thinned.indptr.astype(np.int64), thinned.indices.astype(np.int32), thinned.data, COUNTS,
+        thinned.indptr, thinned.indices, thinned.data, COUNTS,
         totals, codes, own, plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable,
         plan.n_null, plan.centres, score, z, counted, np.full(len(codes), -1),
         np.zeros((0, 0), np.int64),

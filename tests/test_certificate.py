@@ -17,7 +17,7 @@ from scipy import sparse, stats
 import senoscore as sn
 from senoscore import adjust, calling, certificate, keys, pipeline, scoring
 from senoscore.adjust import Curve, Frozen, Recorder
-from senoscore.certificate import ALL_CALLS, thin
+from senoscore.certificate import ALL_CALLS, Thinned, thin
 from senoscore.null import benjamini_hochberg, storey
 from senoscore.settings import Settings
 from senoscore.simulate import simulate_to
@@ -35,11 +35,23 @@ def counts(n: int = 40, g: int = 300, mean: float = 3.0, seed: int = 0) -> spars
     return sparse.csr_matrix(rng.poisson(mean, (n, g)).astype(np.float32))
 
 
+def left(
+    full: sparse.csr_matrix, cells: np.ndarray, genes: np.ndarray, halvings: int
+) -> sparse.csr_matrix:
+    """All counts that are left, as a matrix."""
+    n = full.shape[0]
+    rows, everything = np.arange(n), np.ones((1, full.shape[1]), bool)
+    found = thin(full, rows, cells, genes, np.zeros(n, np.int64), everything)[halvings - 1]
+    kept = sparse.csr_matrix((found.data, found.indices, found.indptr), shape=full.shape)
+    np.testing.assert_array_equal(found.totals, np.asarray(kept.sum(1)).ravel())
+    return kept
+
+
 @pytest.mark.parametrize("halvings", [1, 2])
 @pytest.mark.parametrize("count", [1, 3, 63, 64, 65, 200])
 def test_thinning_is_binomial(count: int, halvings: int) -> None:
     full = sparse.csr_matrix(np.full((200, 50), count, np.float32))
-    kept = thin(full, names(200, "c"), names(50, "g"), halvings).toarray().ravel()
+    kept = left(full, names(200, "c"), names(50, "g"), halvings).toarray().ravel()
     law = stats.binom(count, 0.5**halvings)
     # the distribution in at most eight bins of probability not far from equal
     edges = np.unique(law.ppf(np.linspace(0, 1, 9)[1:-1]))
@@ -51,7 +63,7 @@ def test_thinning_is_binomial(count: int, halvings: int) -> None:
 
 
 def test_molecules_of_a_cell_and_of_a_gene_are_lost_independently() -> None:
-    kept = thin(
+    kept = left(
         sparse.csr_matrix(np.full((100, 100), 20, np.float32)), names(100, "c"), names(100, "g"), 1
     ).toarray()
     for margin in (kept.sum(0), kept.sum(1)):
@@ -60,23 +72,36 @@ def test_molecules_of_a_cell_and_of_a_gene_are_lost_independently() -> None:
         assert abs(z.mean()) < 0.5
 
 
-def test_a_quarter_is_half_of_the_half_and_no_halving_is_all() -> None:
+def test_a_quarter_is_half_of_the_half() -> None:
     full = counts()
-    half, quarter, whole = (thin(full, names(40, "c"), names(300, "g"), h) for h in (1, 2, 0))
+    half, quarter = (left(full, names(40, "c"), names(300, "g"), h) for h in (1, 2))
     assert (quarter.toarray() <= half.toarray()).all()
     assert (half.toarray() <= full.toarray()).all()
-    np.testing.assert_array_equal(whole.toarray(), full.toarray())
     assert (half.data > 0).all()
+    assert (quarter.data > 0).all()
+
+
+def test_only_the_genes_wanted_are_kept_and_all_are_counted() -> None:
+    full = counts()
+    rows, groups = np.array([3, 7, 8, 30]), np.array([1, 0, 1, 1])
+    wanted = np.zeros((2, 300), bool)
+    wanted[0, 5:50], wanted[1, 200:] = True, True
+    found = thin(full, rows, names(40, "c")[rows], names(300, "g"), groups, wanted)
+    for halvings, few in enumerate(found, start=1):
+        every = left(full, names(40, "c"), names(300, "g"), halvings)[rows].toarray()
+        np.testing.assert_array_equal(few.totals, every.sum(1))
+        kept = sparse.csr_matrix((few.data, few.indices, few.indptr), shape=(4, 300)).toarray()
+        np.testing.assert_array_equal(kept, every * wanted[groups])
 
 
 def test_what_is_lost_depends_on_names_not_on_places() -> None:
     full, cell, gene = counts(), names(40, "c"), names(300, "g")
     rng = np.random.default_rng(1)
     rows, columns = rng.permutation(40)[:25], rng.permutation(300)
-    there = thin(full, cell, gene, 1).toarray()[np.ix_(rows, columns)]
+    there = left(full, cell, gene, 1).toarray()[np.ix_(rows, columns)]
     moved = full[rows][:, columns].tocsr()
     moved.sort_indices()
-    np.testing.assert_array_equal(thin(moved, cell[rows], gene[columns], 1).toarray(), there)
+    np.testing.assert_array_equal(left(moved, cell[rows], gene[columns], 1).toarray(), there)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -176,7 +201,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_cells_that_lose_nothing_keep_every_call(made: Made) -> None:
     """The way through thinning, frozen thresholds and rules leads back to the run itself."""
-    table = made.certify(halvings=(0,))
+
+    def nothing_lost(sample: sparse.csr_matrix, rows: np.ndarray, *_: Any) -> tuple[Thinned, ...]:
+        kept = sample[rows]
+        totals = np.asarray(kept.sum(1), float).ravel()
+        whole = Thinned(
+            kept.indptr.astype(np.int64), kept.indices.astype(np.int32), kept.data, totals
+        )
+        return whole, whole
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificate, "thin", nothing_lost)
+        table = made.certify()
     assert table["n_cells"].sum() > 1500
     assert (table["n_kept"] == table["n_cells"]).all()
     assert (table["n_below_range"] == 0).all()
@@ -214,7 +250,7 @@ def test_thinned_cells_are_scored_by_the_definition(made: Made) -> None:
     rows = np.flatnonzero(state.codes[state.sample_rows] == keys.LINEAGES.index("T"))[:30]
     cells = state.sample_rows[rows]
     gene_ids = made.data.genes.ids
-    thinned = thin(state.sample[rows], state.cells.index.to_numpy()[cells], gene_ids, 1)
+    thinned = left(state.sample[rows], state.cells.index.to_numpy()[cells], gene_ids, 1)
     totals = np.asarray(thinned.sum(1)).ravel().astype(float)
     few = certificate.restrict(made.plan, {"T": calling.deciding("T")})
     assert set(few.signatures) == set(calling.deciding("T"))
@@ -235,13 +271,13 @@ def test_thinned_cells_are_scored_by_the_definition(made: Made) -> None:
     real = certificate.p_values
 
     def spy(z: np.ndarray, *rest: Any) -> np.ndarray:
-        seen["z"] = z
+        seen.setdefault("z", z)  # at half the depth
         return real(z, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certificate, "p_values", spy)
         made.certify(
-            halvings=(1,), sample=state.sample[rows], sample_rows=cells,
+            sample=state.sample[rows], sample_rows=cells,
             cells=state.cells.assign(doublet_mixed_lineage=False),
         )  # fmt: skip
     used = state.strata[cells] >= 0

@@ -46,39 +46,71 @@ def halve_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
+    rows: NDArray[np.int64],
     cells: NDArray[np.uint64],
     genes: NDArray[np.uint64],
-    n_halvings: int,
+    groups: NDArray[np.int64],
+    wanted: NDArray[np.bool_],
+    totals: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    kept_indices: NDArray[np.int32],
     kept: NDArray[np.float32],
 ) -> None:
-    """How many of each stored count's molecules are left after so many halvings.
+    """What is left of some cells' counts after one halving and after two.
 
     Parameters
     ----------
     indptr, indices, data
         CSR rows of counts (whole numbers).
+    rows
+        Which of them.
     cells, genes
-        A hash of each row's and each column's name.
-    n_halvings
-        1 keeps each molecule with probability 1/2, 2 with 1/4, 0 all of them.
-    kept
-        Written, one value per stored count; what is left of a count may be 0.
+        A hash of the name of each row in `rows`, and of each column's.
+    groups, wanted
+        The group of each row in `rows`; groups × genes: which counts are kept. The others count in
+        the totals alone.
+    totals
+        Written, 2 × rows: molecules left.
+    starts
+        Written, 2 × (rows + 1): where each row begins, as `indptr`.
+    kept_indices, kept
+        Written, 2 × stored values: counts that are left, none of them 0.
     """
-    for i in range(indptr.shape[0] - 1):
+    salted = np.empty(genes.shape[0], np.uint64)
+    for g in range(genes.shape[0]):
+        salted[g] = _mix(genes[g] + _GOLDEN)
+    half_at, quarter_at = 0, 0
+    starts[0, 0] = starts[1, 0] = 0
+    for i in range(rows.shape[0]):
         cell = _mix(cells[i] + _GOLDEN)
-        for k in range(indptr[i], indptr[i + 1]):
-            state = _mix(cell ^ _mix(genes[indices[k]] + _GOLDEN))
+        group = groups[i]
+        all_half, all_quarter = 0, 0
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            gene = indices[k]
+            state = _mix(cell ^ salted[gene]) + _GOLDEN
             left = int(data[k])
-            total = 0
+            half, quarter = 0, 0
             while left > 0:
-                word = _ALL
-                if left < 64:
-                    word = (_ONE << np.uint64(left)) - _ONE
-                for h in range(2):
-                    # two words are drawn whatever is asked for: fewer halvings see the same first
-                    state += _GOLDEN
-                    if h < n_halvings:
-                        word &= _mix(state)
-                total += _ones(word)
+                once = _mix(state)
+                state += _GOLDEN
+                twice = once & _mix(state)
+                state += _GOLDEN
+                if left == 1:
+                    half += int(once & _ONE)
+                    quarter += int(twice & _ONE)
+                else:
+                    word = _ALL if left >= 64 else (_ONE << np.uint64(left)) - _ONE
+                    half += _ones(once & word)
+                    quarter += _ones(twice & word)
                 left -= 64
-            kept[k] = total
+            all_half += half
+            all_quarter += quarter
+            if wanted[group, gene]:
+                kept_indices[0, half_at] = gene
+                kept[0, half_at] = half
+                half_at += half > 0
+                kept_indices[1, quarter_at] = gene
+                kept[1, quarter_at] = quarter
+                quarter_at += quarter > 0
+        totals[0, i], totals[1, i] = all_half, all_quarter
+        starts[0, i + 1], starts[1, i + 1] = half_at, quarter_at
