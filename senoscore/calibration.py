@@ -25,6 +25,7 @@ from senoscore.null import (
     PackedSample,
     SampledCells,
     VotingGenes,
+    build_sets,
     draw_order,
     draw_sets,
     over_threads,
@@ -109,15 +110,12 @@ def calibrate_lineage(
     sets = held_back_sets(
         signatures, controls, sums, ids, lineage=lineage, n_sets=n_sets, seed=seed
     )
-    drawn = []
-    for own in sets:
-        order = draw_order(own, sums)
-        found = draw_sets(own, controls, sums, lineage=lineage, n_null=n_null, seed=seed)
-        drawn.append((own.positions[order], *found))
-    if not drawn:
+    if not sets:
         return pd.DataFrame(columns=list(COLUMNS))
+    draws = [draw_sets(s, controls, sums, lineage=lineage, n_null=n_null, seed=seed) for s in sets]
+    table = build_sets(sets, draws, sums, n_null=n_null)
     present, begin = np.unique(strata, return_index=True)
-    packed = pack_sample(sample, drawn, kind, len(sums))
+    packed = pack_sample(sample, table, np.arange(len(sets)), n_null, kind)
     z, p = np.empty((len(sets), len(use))), np.empty((len(sets), len(use)))
     medians = np.empty((len(sets), len(present)))
     score_held_back(packed, np.append(begin, len(use)), z, p, medians, threads=threads)
@@ -159,11 +157,10 @@ def score_held_back(
 ) -> None:
     """z, p and null medians of every set, as `kernels.nulls.held_back` writes them."""
 
-    def one(chunk: tuple[slice, NDArray[np.int64]]) -> None:
-        some, first = chunk
+    def one(some: slice) -> None:
         held_back(
-            packed.values, limits, first, packed.own, packed.weights, packed.controls,
-            CENTRE_QUANTILE, NORMAL_QUARTILE, z[some], p[some], medians[some],
+            packed.values, limits, packed.n_null, packed.which[some], packed.first, packed.genes,
+            packed.weights, CENTRE_QUANTILE, NORMAL_QUARTILE, z[some], p[some], medians[some],
         )  # fmt: skip
 
     over_threads(one, packed.chunks(threads), threads)

@@ -26,16 +26,19 @@ from scipy import sparse
 from senoscore import calling, keys, power
 from senoscore.adjust import Thresholds
 from senoscore.citeseq import with_arm
-from senoscore.kernels.passes import COUNTS, N_BINS, GeneSets, score_rows
+from senoscore.kernels.passes import COUNTS, N_BINS, GeneSets
 from senoscore.kernels.thin import halve_rows
 from senoscore.null import (
     MIN_CELLS_PER_STRATUM,
     Plan,
+    SampledCells,
     VotingGenes,
     align_depth,
     depth_strata,
     null_medians,
     p_values,
+    pack_sample,
+    score_lineage,
 )
 from senoscore.settings import CallSettings
 
@@ -179,6 +182,7 @@ def certify(
     strata: NDArray[np.int64],
     settings: CallSettings,
     arm: pd.DataFrame | None = None,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """How many calls of the sampled cells stand when the cells lose molecules.
 
@@ -202,6 +206,8 @@ def certify(
         Thresholds.
     arm
         Phenotype arm by antibodies, of all cells: they lose no molecules.
+    threads
+        The result does not depend on it.
 
     Returns
     -------
@@ -231,6 +237,7 @@ def certify(
             cells.iloc[rows], codes[rows], sums=sums, n_cells=n_cells, run=(depth, codes, strata),
             settings=settings,
             arm=None if arm is None else arm.iloc[rows],
+            threads=threads,
         )  # fmt: skip
         tables.append(compare(before, after, cells.iloc[rows], below, share))
     return pd.concat(tables, ignore_index=True)
@@ -251,6 +258,7 @@ def _judge_thinned(
     run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
     settings: CallSettings,
     arm: pd.DataFrame | None,
+    threads: int,
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Calls of thinned cells, and which of them fell below the run's range of depths."""
     totals = thinned.totals
@@ -264,12 +272,17 @@ def _judge_thinned(
     shape = (len(codes), n_signatures)
     score, z = np.full(shape, np.nan), np.full(shape, np.nan)
     counted = np.zeros((n_codes, n_signatures, n_own, N_BINS), np.int64)
-    score_rows(
-        thinned.indptr, thinned.indices, thinned.data, COUNTS,
-        totals, codes, own, plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable,
-        plan.n_null, plan.centres, score, z, counted, np.full(len(codes), -1),
-        np.zeros((0, 0), np.int64),
-    )  # fmt: skip
+    for code in np.flatnonzero(plan.usable.any(axis=1)).tolist():
+        here, which = np.flatnonzero(codes == code), np.flatnonzero(plan.usable[code])
+        if not len(here):
+            continue
+        packed = pack_sample(
+            SampledCells(thinned.indptr, thinned.indices, thinned.data, here, totals[here]),
+            (plan.sets.offsets[code], plan.sets.sets, plan.sets.weights), which, plan.n_null, COUNTS,
+        )  # fmt: skip
+        found = score_lineage(packed, own[here], plan.centres[code], n_own, threads=threads)
+        score[np.ix_(here, which)], z[np.ix_(here, which)] = found[0].T, found[1].T
+        counted[code, which] = found[2]
     own_able = power.powered(
         voting, score=score, z=z, centres=plan.centres, histogram=counted, codes=codes,
         strata=own, totals=totals, sums=sums, n_cells=n_cells, kind=COUNTS,

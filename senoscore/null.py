@@ -40,7 +40,7 @@ from senoscore.kernels.controls import (
     nearest_in_mean,
     streams,
 )
-from senoscore.kernels.nulls import ByGene, by_gene, set_centres
+from senoscore.kernels.nulls import ByGene, by_gene, by_set, score_sample, set_centres
 from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
 from senoscore.kernels.tails import (
     adjust_bins,
@@ -494,15 +494,11 @@ def plan_scores(
             draws.append(draw)
             usable[code, s] = draw is not None
         tables.append(build_sets(signatures, draws, sums[code], n_null=n_null))
-        drawn_here = [
-            (signature.positions[draw_order(signature, sums[code])], *draw)
-            for signature, draw in zip(signatures, draws, strict=True)
-            if draw is not None
-        ]
-        if drawn_here and len(sample[code].rows):
-            centres[code, usable[code]] = centres_of_sample(
-                pack_sample(sample[code], drawn_here, kind, n_genes), n_null, threads=threads
+        if usable[code].any() and len(sample[code].rows):
+            packed = pack_sample(
+                sample[code], tables[-1], np.flatnonzero(usable[code]), n_null, kind
             )
+            centres[code, usable[code]] = centres_of_sample(packed, threads=threads)
     joined = join_sets(tables, n_genes)
     return Plan(
         tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons
@@ -512,66 +508,90 @@ def plan_scores(
 class PackedSample(NamedTuple):
     """A sample of cells by gene, and sets to be added up over it (`kernels.nulls`).
 
-    values: their expression. n_cells: how many. first, own, weights, controls: the sets.
+    values: their expression. n_cells: how many. which: the signatures wanted. first, genes,
+    weights: the sets.
     """
 
     values: ByGene
     n_cells: int
+    n_null: int
+    which: NDArray[np.int64]
     first: NDArray[np.int64]
-    own: NDArray[np.int64]
+    genes: NDArray[np.int64]
     weights: NDArray[np.float64]
-    controls: NDArray[np.int64]
 
-    def chunks(self, threads: int) -> list[tuple[slice, NDArray[np.int64]]]:
-        """Which sets are done together: slices of them, and where their genes begin."""
-        n = len(self.first) - 1
+    def chunks(self, threads: int) -> list[slice]:
+        """Which of the signatures wanted are done together."""
+        n = len(self.which)
         cuts = np.unique(np.linspace(0, n, min(n, 4 * threads) + 1).astype(int)).tolist()
-        return [(slice(a, b), self.first[a : b + 1]) for a, b in pairwise(cuts)]
+        return [slice(a, b) for a, b in pairwise(cuts)]
 
 
 def pack_sample(
     sample: SampledCells,
-    sets: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]],
+    table: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]],
+    which: NDArray[np.int64],
+    n_null: int,
     kind: int,
-    n_genes: int,
 ) -> PackedSample:
-    """The sample, gene by gene, for sets given as (genes, genes × controls, weights)."""
-    own = np.concatenate([genes for genes, _, _ in sets])
-    controls = np.concatenate([drawn for _, drawn, _ in sets])
-    column = np.full(n_genes, -1, np.int64)
-    column[own] = 0
-    column[controls.ravel()] = 0
-    wanted = np.flatnonzero(column == 0)
-    column[wanted] = np.arange(len(wanted))
+    """A sample and one lineage's sets (`build_sets`), as far as the signatures `which` need them."""
+    offsets, sets, weights = table
+    first, genes, entry = by_set(offsets, sets, (int(which.max()) + 1) * (n_null + 1))
+    needed = np.flatnonzero(np.diff(offsets))
+    column = np.full(len(offsets) - 1, -1, np.int64)
+    column[needed] = np.arange(len(needed))
     values = by_gene(
         sample.indptr, sample.indices, sample.data, sample.rows, sample.totals, kind, column,
-        len(wanted),
+        len(needed),
     )  # fmt: skip
     return PackedSample(
-        values,
-        len(sample.rows),
-        np.cumsum([0, *(len(genes) for genes, _, _ in sets)]),
-        column[own],
-        np.concatenate([fixed_weights(weights) for _, _, weights in sets]).astype(np.float64),
-        np.ascontiguousarray(column[controls].T),
-    )
+        values, len(sample.rows), n_null, which, first, column[genes],
+        weights[entry].astype(np.float64),
+    )  # fmt: skip
 
 
-def centres_of_sample(
-    packed: PackedSample, n_null: int, *, threads: int = 1
-) -> NDArray[np.float64]:
-    """The centre of every set and its null sets, sets × (N + 1), from a sample of cells."""
-    centres = np.empty((len(packed.first) - 1, n_null + 1))
+def centres_of_sample(packed: PackedSample, *, threads: int = 1) -> NDArray[np.float64]:
+    """The centre of every set, signatures wanted × (N + 1), from a sample of cells."""
+    centres = np.empty((len(packed.which), packed.n_null + 1))
 
-    def one(chunk: tuple[slice, NDArray[np.int64]]) -> None:
-        some, first = chunk
+    def one(some: slice) -> None:
         set_centres(
-            packed.values, packed.n_cells, first, packed.own, packed.weights, packed.controls,
-            CENTRE_QUANTILE, NORMAL_QUARTILE, centres[some],
+            packed.values, packed.n_cells, packed.n_null, packed.which[some], packed.first,
+            packed.genes, packed.weights, CENTRE_QUANTILE, NORMAL_QUARTILE, centres[some],
         )  # fmt: skip
 
     over_threads(one, packed.chunks(threads), threads)
     return centres
+
+
+def score_lineage(
+    packed: PackedSample,
+    strata: NDArray[np.int64],
+    centres: NDArray[np.float64],
+    n_strata: int,
+    *,
+    threads: int = 1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """What the second pass gives, over a sample of one lineage: d, z and the counted null.
+
+    `strata` of its cells, -1 where the null is not counted; `centres` signatures × (N + 1).
+
+    Returns
+    -------
+    d and z (signatures wanted × cells), histogram (signatures wanted × strata × bins).
+    """
+    shape = (len(packed.which), packed.n_cells)
+    score, z = np.empty(shape), np.empty(shape)
+    histogram = np.zeros((shape[0], n_strata, N_BINS), np.int64)
+
+    def one(some: slice) -> None:
+        score_sample(
+            packed.values, strata, packed.n_null, packed.which[some], packed.first, packed.genes,
+            packed.weights, centres, score[some], z[some], histogram[some],
+        )  # fmt: skip
+
+    over_threads(one, packed.chunks(threads), threads)
+    return score, z, histogram
 
 
 def over_threads(one: Callable[[T], None], tasks: Sequence[T], threads: int) -> None:

@@ -712,6 +712,7 @@ def _call(run: _Run) -> None:
             gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
             codes=state.codes, strata=state.strata, settings=run.settings.call,
             arm=evidence.table if evidence is not None and evidence.used else None,
+            threads=run.threads,
         )  # fmt: skip
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)

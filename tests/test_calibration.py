@@ -58,11 +58,9 @@ def test_centres_of_a_sample_are_those_of_the_pass_over_cells(kind: int, threads
     draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=40, seed=0) for s in sets]
     rows = np.arange(0, 70, 2)
     sample = null.SampledCells(*parts(matrix), rows, totals[rows])
-    ordered = [
-        (s.positions[null.draw_order(s, sums)], *draw) for s, draw in zip(sets, draws, strict=True)
-    ]
-    packed = null.pack_sample(sample, ordered, kind, matrix.shape[1])
-    found = null.centres_of_sample(packed, 40, threads=threads)
+    table = null.build_sets(sets, draws, sums, n_null=40)
+    packed = null.pack_sample(sample, table, np.arange(4), 40, kind)
+    found = null.centres_of_sample(packed, threads=threads)
     z = by_cells(matrix[rows], sets, draws, sums, totals[rows], kind, 40)
     np.testing.assert_array_equal(found, null.centre_of(z))
 
@@ -114,11 +112,9 @@ def test_held_back_sets_are_judged_as_signatures_are() -> None:
     sets, controls, sums, totals = planned(matrix)
     draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=n_null, seed=0) for s in sets]
     strata = np.repeat([0, 1, 2], [20, 40, 30])
-    ordered = [
-        (s.positions[null.draw_order(s, sums)], *draw) for s, draw in zip(sets, draws, strict=True)
-    ]
     sample = null.SampledCells(*parts(matrix), np.arange(90), totals)
-    packed = null.pack_sample(sample, ordered, passes.COUNTS, matrix.shape[1])
+    sets_of = null.build_sets(sets, draws, sums, n_null=n_null)
+    packed = null.pack_sample(sample, sets_of, np.arange(4), n_null, passes.COUNTS)
     z, p, medians = np.empty((4, 90)), np.empty((4, 90)), np.empty((4, 3))
     calibration.score_held_back(packed, np.array([0, 20, 60, 90]), z, p, medians, threads=2)
     slow = by_cells(matrix, sets, draws, sums, totals, passes.COUNTS, n_null)

@@ -21,6 +21,7 @@ from senoscore.kernels.passes import (
     LINEAR,
     N_BINS,
     TARGET_SUM,
+    UNIT,
     Z_MIN,
 )
 
@@ -163,24 +164,25 @@ def _sum_set(
 @njit
 def _sets_z(
     values: ByGene,
-    own: NDArray[np.int64],
+    first: NDArray[np.int64],
+    genes: NDArray[np.int64],
     weights: NDArray[np.float64],
-    controls: NDArray[np.int64],
     work: NDArray[np.float64],
     z: NDArray[np.float64],
 ) -> None:
     """z of a signature (row 0) and of its null sets, not centred: (N + 1) × cells.
 
-    The arithmetic of `kernels.passes`, step by step, along cells instead of along sets. `controls`:
-    null sets × genes. NaN where a cell expresses none of the genes involved.
+    The arithmetic of `kernels.passes`, step by step, along cells instead of along sets. `first`:
+    where the genes of each set begin, and the end. NaN where a cell expresses none of them.
     """
-    n_null, n = controls.shape[0], z.shape[1]
+    n_null, n = z.shape[0] - 1, z.shape[1]
     mean, squares, scale, share = work[0], work[1], work[2], work[3]
-    _sum_set(values, own, weights, z[0])
+    _sum_set(values, genes[first[0] : first[1]], weights[first[0] : first[1]], z[0])
     mean[:] = 0.0
     for j in range(1, n_null + 1):
         row = z[j]
-        _sum_set(values, controls[j - 1], weights, row)
+        a, b = first[j], first[j + 1]
+        _sum_set(values, genes[a:b], weights[a:b], row)
         for i in range(n):
             mean[i] += row[i]
     for i in range(n):
@@ -261,10 +263,11 @@ def _quantile(
 def set_centres(
     values: ByGene,
     n_cells: int,
+    n_null: int,
+    which: NDArray[np.int64],
     first: NDArray[np.int64],
-    own: NDArray[np.int64],
+    genes: NDArray[np.int64],
     weights: NDArray[np.float64],
-    controls: NDArray[np.int64],
     q: float,
     level: float,
     centres: NDArray[np.float64],
@@ -275,21 +278,21 @@ def set_centres(
     ----------
     values
         Of the cells.
-    first
-        Where the genes of each set begin in `own`, `weights` and `controls`, and the end.
-    own, weights, controls
-        Columns of the voting genes, their weights (in units of 2**-FIX_W), and null sets × genes:
-        columns.
+    which
+        The signatures asked for; the sets of signature s are number s (N + 1) to s (N + 1) + N.
+    first, genes, weights
+        Where each set begins, and the end; its genes (columns of `values`) and their weights, in
+        units of 2**-FIX_W.
     centres
-        Written, sets × (N + 1); 0 where a set has no value.
+        Written, signatures asked for × (N + 1); 0 where a set has no value.
     """
-    z = np.empty((controls.shape[0] + 1, n_cells))
+    z = np.empty((n_null + 1, n_cells))
     work = np.empty((4, n_cells))
     place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
     count = np.empty(_COARSE + 1, np.uint32)
-    for s in range(first.shape[0] - 1):
-        a, b = first[s], first[s + 1]
-        _sets_z(values, own[a:b], weights[a:b], controls[:, a:b], work, z)
+    for s in range(which.shape[0]):
+        base = which[s] * (n_null + 1)
+        _sets_z(values, first[base : base + n_null + 2], genes, weights, work, z)
         for j in range(z.shape[0]):
             found = _quantile(z[j], q, place, count, few)
             centres[s, j] = found - level if found == found else 0.0
@@ -299,10 +302,11 @@ def set_centres(
 def held_back(
     values: ByGene,
     limits: NDArray[np.int64],
+    n_null: int,
+    which: NDArray[np.int64],
     first: NDArray[np.int64],
-    own: NDArray[np.int64],
+    genes: NDArray[np.int64],
     weights: NDArray[np.float64],
-    controls: NDArray[np.int64],
     q: float,
     level: float,
     z_out: NDArray[np.float64],
@@ -316,23 +320,23 @@ def held_back(
     limits
         Where each stratum's cells begin, and the end.
     z_out, p_out
-        Written, sets × cells: centred z, and p against the pooled null of the stratum, counted in
+        Written, signatures asked for × cells: centred z, and p against the pooled null of the stratum, counted in
         bins as the second pass does.
     medians
-        Written, sets × strata: the median of that null (`null.null_medians`).
+        Written, signatures asked for × strata: the median of that null (`null.null_medians`).
 
     The others as in `set_centres`.
     """
     n_cells, n_strata = z_out.shape[1], limits.shape[0] - 1
-    z = np.empty((controls.shape[0] + 1, n_cells))
+    z = np.empty((n_null + 1, n_cells))
     work = np.empty((4, n_cells))
     place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
     count = np.empty(_COARSE + 1, np.uint32)
     histogram = np.empty((n_strata, N_BINS + 1), np.int64)  # the last is for NaN
     above = np.empty(N_BINS, np.int64)
-    for s in range(first.shape[0] - 1):
-        a, b = first[s], first[s + 1]
-        _sets_z(values, own[a:b], weights[a:b], controls[:, a:b], work, z)
+    for s in range(which.shape[0]):
+        base = which[s] * (n_null + 1)
+        _sets_z(values, first[base : base + n_null + 2], genes, weights, work, z)
         histogram[:] = 0
         for j in range(z.shape[0]):
             row = z[j]
@@ -370,3 +374,71 @@ def held_back(
                     part = (higher / 2 - (below - histogram[t, e])) / histogram[t, e]
                     medians[s, t] = Z_MIN + (e + part) / BINS_PER_Z
                     break
+
+
+@njit
+def score_sample(
+    values: ByGene,
+    strata: NDArray[np.int64],
+    n_null: int,
+    which: NDArray[np.int64],
+    first: NDArray[np.int64],
+    genes: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    score: NDArray[np.float64],
+    z_out: NDArray[np.float64],
+    histogram: NDArray[np.int64],
+) -> None:
+    """The second pass over a sample: d, z and the pooled null (`kernels.passes.score_rows`).
+
+    Parameters
+    ----------
+    strata
+        Per cell, -1 where its null sets are not counted.
+    centres
+        Signatures × (N + 1).
+    score, z_out
+        Written, signatures asked for × cells.
+    histogram
+        Added to, signatures asked for × strata × bins.
+
+    The others as in `set_centres`.
+    """
+    n_cells = z_out.shape[1]
+    z = np.empty((n_null + 1, n_cells))
+    work = np.empty((4, n_cells))
+    counted = np.flatnonzero(strata >= 0)
+    for s in range(which.shape[0]):
+        base = which[s] * (n_null + 1)
+        _sets_z(values, first[base : base + n_null + 2], genes, weights, work, z)
+        centre = centres[which[s]]
+        for i in range(n_cells):
+            score[s, i] = z[0, i] * np.sqrt(work[1, i] / (n_null - 1.0)) / UNIT
+            z_out[s, i] = z[0, i] - centre[0]
+        for j in range(1, n_null + 1 if counted.shape[0] else 1):
+            for cell in counted:
+                value = (z[j, cell] - centre[j] - Z_MIN) * BINS_PER_Z
+                if value == value:  # NaN is not
+                    histogram[s, strata[cell], int(min(max(value, 0.0), N_BINS - 1.0))] += 1
+
+
+@njit
+def by_set(
+    offsets: NDArray[np.int64], sets: NDArray[np.int32], n_sets: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Turn a table gene -> sets round: where each set begins, its genes, and their entries."""
+    first = np.zeros(n_sets + 1, np.int64)
+    for e in range(offsets[0], offsets[-1]):
+        first[sets[e] + 1] += 1
+    for s in range(n_sets):
+        first[s + 1] += first[s]
+    genes = np.empty(first[n_sets], np.int64)
+    entry = np.empty(first[n_sets], np.int64)
+    at = first[:-1].copy()
+    for g in range(offsets.shape[0] - 1):
+        for e in range(offsets[g], offsets[g + 1]):
+            k = at[sets[e]]
+            genes[k], entry[k] = g, e
+            at[sets[e]] = k + 1
+    return first, genes, entry

@@ -1,7 +1,7 @@
 """Take molecules away from counted cells, one random bit per molecule.
 
 A cell sequenced half as deeply keeps each of its molecules with probability 1/2: as many as there
-are ones among so many random bits. A quarter of the depth is half of the half, so a molecule kept
+are ones among so many random bits. A quarter of the depth is half of the half: a molecule kept
 there was kept at half depth too. The bits belong to a cell and a gene by their names, so what a
 cell loses depends neither on its place nor on the cells and genes beside it.
 """
@@ -22,7 +22,7 @@ _M1 = np.uint64(0x5555555555555555)
 _M2 = np.uint64(0x3333333333333333)
 _M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
 _H01 = np.uint64(0x0101010101010101)
-_S56 = np.uint64(56)
+_S32, _S56 = np.uint64(32), np.uint64(56)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -87,22 +87,23 @@ def halve_rows(
         all_half, all_quarter = 0, 0
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             gene = indices[k]
-            state = _mix(cell ^ salted[gene]) + _GOLDEN
+            word = _mix(cell ^ salted[gene])
+            state = word
             left = int(data[k])
             half, quarter = 0, 0
             while left > 0:
-                once = _mix(state)
-                state += _GOLDEN
-                twice = once & _mix(state)
-                state += _GOLDEN
+                # the lower bits say who stays at half the depth, the upper ones who of them stays
+                once = word & (_ALL >> np.uint64(64 - min(left, 32)))
                 if left == 1:
-                    half += int(once & _ONE)
-                    quarter += int(twice & _ONE)
+                    half += int(once)
+                    quarter += int(once & (word >> _S32))
                 else:
-                    word = _ALL if left >= 64 else (_ONE << np.uint64(left)) - _ONE
-                    half += _ones(once & word)
-                    quarter += _ones(twice & word)
-                left -= 64
+                    half += _ones(once)
+                    quarter += _ones(once & (word >> _S32))
+                left -= 32
+                if left > 0:
+                    state += _GOLDEN
+                    word = _mix(state)
             all_half += half
             all_quarter += quarter
             if wanted[group, gene]:
