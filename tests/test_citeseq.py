@@ -315,3 +315,28 @@ def test_explanations_stand_on_the_same_calls(trex: tuple[AnnData, Path]) -> Non
         again[keys.OBS_T_STATE].astype(str).to_numpy()
         == s.obs[keys.OBS_T_STATE].astype(str).to_numpy()
     ).all()
+
+
+def test_the_report_has_a_section_on_antibodies(trex: tuple[AnnData, Path]) -> None:
+    from senoscore.report import build_report
+
+    _, out = trex
+    build_report(out)
+    text = (out / "report.html").read_text("utf-8")
+    assert "does not tell who carries CD57" in text
+    assert 'id="protein"' in text
+
+
+def test_the_picture_shows_what_is_called(trex: tuple[AnnData, Path]) -> None:
+    import matplotlib.pyplot as plt
+
+    s, _ = trex
+    axes = sn.pl.protein(s)
+    called = int((s.obsm[keys.OBSM_PROTEIN_ARM]["padj"] <= 0.05).sum())
+    drawn = [len(c.get_offsets()) for c in axes[0].collections]
+    assert called in drawn
+    assert any(label.get_text() == "B3GAT1 for CD57" for label in axes[1].get_yticklabels())
+    plt.close("all")
+    bare = AnnData(np.zeros((3, 2), np.float32))
+    with pytest.raises(InputDataError, match="no antibodies here"):
+        sn.pl.protein(bare)

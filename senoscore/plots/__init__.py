@@ -21,6 +21,7 @@ from senoscore.plots._drawing import (
     percent,
     plain_style,
 )
+from senoscore.plots._protein import protein
 from senoscore.plots._space import (
     axis_level,
     embedding_key,
@@ -65,6 +66,7 @@ __all__ = [
     "padj_of",
     "percent",
     "plain_style",
+    "protein",
     "qc",
     "scores",
     "settings_of",

@@ -14,6 +14,7 @@ from senoscore.io.artefacts import dataset_dir, write_tsv
 from senoscore.report._answer import cautions, headline, tiles
 from senoscore.report._artefacts import read_artefacts
 from senoscore.report._page import Picture, picture, single, table_of, write_page
+from senoscore.report._protein import protein_section
 from senoscore.report._sections import (
     calibration_section,
     certificate_section,
@@ -75,6 +76,7 @@ def build_report(directory: str | Path, *, title: str | None = None, figures: bo
         "further": further_tables(found),
         "comparisons": comparison_tables(found),
         "certificate": certificate_section(found),
+        "protein": protein_section(found, figures=figures),
         "coverage": coverage_section(found, figures=figures),
         "calibration": calibration_section(found, figures=figures),
         "provenance": provenance_section(found),
