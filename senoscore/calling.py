@@ -283,7 +283,8 @@ def t_states(
     -------
     DataFrame
         ``t_state`` (categories `keys.T_STATES`, NaN outside T), ``t_state_rule``,
-        ``senescence_open`` (senescence was neither called nor ruled out), ``t_substate`` (progenitor or terminal inside exhausted; sasp_high or nk_like inside
+        ``senescence_open`` (senescence was neither called nor ruled out), ``t_substate``
+        (`T_SUBSTATES`: progenitor or terminal inside exhausted; sasp_high or nk_like inside
         senescent; else empty).
     """
     is_t = among(lineage, "T")
@@ -370,14 +371,15 @@ def t_states(
     still_open = is_t & (still_open | treg | innate)
 
     progenitor, terminal = tables[PROGENITOR][0], tables[TERMINAL][0]
-    promoting, inhibiting = tables[PROMOTING][0], tables[INHIBITING][0]
+    promoting, inhibiting = (tables.p(side) <= settings.arm_p for side in (PROMOTING, INHIBITING))
     in_exhausted, in_senescent = verdict.of("exhausted", "both"), verdict.of("senescent")
     substate = np.zeros(len(is_t), np.int8)
     # a comparison with NaN is false: cells without both scores have no substate
     substate[in_exhausted & (progenitor > terminal)] = 1
     substate[in_exhausted & (progenitor <= terminal)] = 2
-    substate[in_senescent & (promoting > inhibiting)] = 3
-    substate[in_senescent & (promoting <= inhibiting)] = 4
+    # any cytotoxic effector shows the second side: the first, where it shows, tells more
+    substate[in_senescent & inhibiting] = 4
+    substate[in_senescent & promoting] = 3
     return pd.DataFrame(
         {
             keys.OBS_T_STATE: verdict.values(),
@@ -568,6 +570,11 @@ def rule_text(settings: CallSettings | None = None) -> str:
     ]
     lines = ["State of a T cell, the first rule that applies:", ""]
     lines += [f"{k}. {rule}" for k, rule in enumerate(rules, 1)]
+    lines += [
+        "",
+        "Exhausted cells are progenitor or terminal by the larger z; senescent cells sasp_high if the "
+        f"tumour-promoting side is at p <= {s.arm_p:g}, else nk_like if the tumour-inhibiting side is.",
+    ]
     lines += ["", "Senescence call of any cell:", ""]
     return "\n".join(lines + [f"- {rule}" for rule in others])
 

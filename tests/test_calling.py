@@ -391,6 +391,20 @@ def test_what_was_seen_to_be_absent_is_not_senescent() -> None:
     assert found["senescence_open"].all()
 
 
+def test_substates_divide_the_exhausted_and_the_senescent() -> None:
+    def substate(cell: dict[str, float]) -> str:
+        return str(states([cell])["t_substate"].iloc[0])
+
+    exhausted = {"t_axis_exhaustion": 1e-6}
+    assert substate(exhausted | {"t_exhaustion_progenitor": 0.01}) == "progenitor"
+    assert substate(exhausted | {"t_exhaustion_terminal": 0.01}) == "terminal"
+    assert substate(SENESCENT) == ""
+    sides = {"dual_tumour_inhibiting": 1e-6}
+    assert substate(SENESCENT | sides) == "nk_like"
+    assert substate(SENESCENT | sides | {"dual_tumour_promoting": 0.01}) == "sasp_high"
+    assert substate(sides) == ""
+
+
 # --------------------------------------------------------------------------------------------
 # real cells and planted truth, end to end
 
@@ -424,12 +438,37 @@ def test_planted_states_are_called_at_the_promised_rate(planted: pd.DataFrame) -
     assert 1 - senescent["true_senescent"].mean() <= 0.10
 
 
-def analysed(path: Path) -> pd.DataFrame:
+def test_planted_substates_are_told_apart(planted: pd.DataFrame) -> None:
+    truth, found = planted["true_t_substate"].astype(str), planted["t_substate"].astype(str)
+    exhausted = planted["t_state"] == "exhausted"
+    terminal = exhausted & (truth == "terminal")
+    assert (found[terminal] == "terminal").mean() >= 0.95
+    progenitor = exhausted & (truth == "progenitor")
+    if progenitor.sum() >= 5:
+        assert (found[progenitor] == "progenitor").mean() > (found[terminal] == "progenitor").mean()
+    senescent = planted["t_state"] == "senescent"
+    high = (found == "sasp_high") & senescent
+    rate = {name: high[senescent & (truth == name)].mean() for name in ("sasp_high", "nk_like")}
+    assert rate["sasp_high"] > 0.25
+    assert rate["nk_like"] < 0.1
+    assert (found[senescent & (truth == "nk_like")] == "nk_like").mean() > 0.9
+
+
+def test_planted_nk_subsets_are_told_apart(planted: pd.DataFrame) -> None:
+    nk = planted[planted["lineage"] == "NK"]
+    bright = nk["true_population"] == "nk_bright"
+    assert (nk.loc[bright, "nk_subset"] == "CD56bright").mean() >= 0.8
+    assert (nk.loc[~bright, "nk_subset"] == "CD56bright").mean() <= 0.1
+    adaptive = nk["nk_subset"] == "CD56dim_adaptive"
+    assert (nk.loc[adaptive, "true_population"] == "nk_adaptive").mean() >= 0.9
+
+
+def analysed(source: object, **settings: object) -> pd.DataFrame:
     import senoscore as sn
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SenoscoreWarning)
-        return sn.analyse(path).obs
+        return sn.analyse(source, settings=settings).obs  # type: ignore[arg-type]
 
 
 def test_exhausted_melanoma_t_cells_are_found(data: Path) -> None:
@@ -484,3 +523,52 @@ def test_healthy_blood_has_few_exhausted_and_senescent_t_cells(data: Path) -> No
     states_ = obs.loc[obs["lineage"] == "T", "t_state"].value_counts(normalize=True)
     assert states_["exhausted"] + states_["both"] <= 0.02
     assert states_["senescent"] + states_["both"] <= 0.02
+
+
+def test_stimulation_does_not_make_cells_senescent(data: Path) -> None:
+    obs = analysed(data / "mast_mait96.h5ad")
+    share = (obs["senescence_call"] == "senescent").groupby(obs["condition"], observed=True).mean()
+    assert set(share.index) == {"Stim", "Unstim"}
+    assert abs(share["Stim"] - share["Unstim"]) <= 0.01
+
+
+LABEL_OF = {
+    "T": "T cell", "B": "B cell", "NK": "natural killer cell", "mono_mac": "monocyte",
+    "neutrophil": "neutrophil", "DC": "dendritic cell", "other": "fibroblast",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("among", ["all genes", "genes of like mean"])
+@pytest.mark.parametrize(
+    "file", ["pbmc3k_labelled", "zilionis_nsclc300", "trex_tcells_pt17_citeseq"]
+)
+def test_shuffled_gene_labels_give_no_more_calls_than_the_nominal_rate(
+    data: Path, file: str, among: str
+) -> None:
+    """The cells, their depth and their correlations are real; only which gene is which is not."""
+    import anndata as ad
+
+    raw = ad.read_h5ad(data / f"{file}.h5ad")
+    ignore = {"protein": "ignore"}  # antibodies are not shuffled
+    lineage = analysed(data / f"{file}.h5ad", call=ignore)["lineage"].astype(object)
+    n = raw.n_vars
+    same_genes = raw.raw is not None and raw.raw.shape[1] == n
+    x = raw.raw.X if same_genes else raw.X
+    rng, order = np.random.default_rng(0), np.arange(n)
+    if among == "all genes":
+        order = rng.permutation(n)
+    else:
+        ranked = np.argsort(np.asarray(x.mean(axis=0)).ravel(), kind="stable")
+        for start in range(0, n, 50):
+            order[ranked[start : start + 50]] = rng.permutation(ranked[start : start + 50])
+    labels = lineage.map(LABEL_OF).fillna("unknown").to_numpy()
+    shuffled = ad.AnnData(
+        x, obs=pd.DataFrame({"kept": labels}, index=raw.obs_names), var=raw.var.iloc[order].copy()
+    )
+    obs = analysed(shuffled, dataset={"cell_type": "kept"}, call=ignore)
+    assert (obs["lineage"].astype(object).fillna("") == lineage.fillna("")).mean() > 0.95
+    level = CallSettings().fdr
+    t = obs.loc[obs["lineage"] == "T", "t_state"]
+    called = t.isin(["exhausted", "senescent", "both", "senescent_like", "cycling"])
+    assert called.mean() <= level
+    assert (obs["senescence_call"] == "senescent").mean() <= level / 5
