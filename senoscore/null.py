@@ -59,7 +59,8 @@ NORMAL_QUARTILE = -0.6744897501960817
 MIN_POOL = 20
 MIN_CELLS = 10
 MAX_STRATA = 10
-MIN_CELLS_PER_STRATUM = 50
+# in a wider range of depth the null has a trend of its own; 20 cells × 200 null sets are enough of a tail
+MIN_CELLS_PER_STRATUM = 20
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def depth_strata(
 ) -> tuple[NDArray[np.int64], int]:
     """Depth stratum of each cell within its lineage, -1 where not used; and the most strata.
 
-    Up to ten of equal size, fewer where a stratum would hold fewer than 50 cells. Cells of equal
+    Up to ten of equal size, fewer where a stratum would hold fewer than 20 cells. Cells of equal
     depth share a stratum.
     """
     strata = np.full(len(depth), -1, np.int64)

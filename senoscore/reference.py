@@ -407,6 +407,7 @@ class Fitted:
                     "n_cells": int(here.sum()),
                     "n_sets": len(tested) * self.plan.n_null,
                     "spearman_z_depth": np.nan,
+                    "se_spearman_z_depth": np.nan,
                 }
                 for level in LEVELS:
                     hits = histogram[code, tested, stratum] * (p[code, tested, stratum] <= level)

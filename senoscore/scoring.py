@@ -207,19 +207,26 @@ def prepare(
 
 
 def note_unscored(prepared: Prepared, usable: NDArray[np.bool_], plan: Plan | None) -> None:
-    """Write into `prepared.var` why a signature that was allowed could not be scored."""
+    """Write into `prepared.var` why a signature that was allowed could not be scored.
+
+    ``not_scored_in``: the lineages it is valid in where it has no null, and why. Where it has none
+    at all, the status is "not scored".
+    """
+    reasons = {} if plan is None else plan.reasons
+    told = [
+        "; ".join(
+            f"{lineage}: {reasons[lineage, name]}"
+            for lineage in sorted(prepared.lineages)
+            if (lineage, name) in reasons
+        )
+        for name in prepared.signatures
+    ]
+    prepared.var["not_scored_in"] = told
     for s, name in enumerate(prepared.signatures):
         if prepared.var.loc[name, "status"] != "scored" or usable[:, s].any():
             continue
-        reasons = {
-            f"{lineage}: {plan.reasons[lineage, name]}"
-            for lineage in prepared.lineages
-            if plan is not None and (lineage, name) in plan.reasons
-        }
         prepared.var.loc[name, "status"] = "not scored"
-        prepared.var.loc[name, "reason"] = (
-            "; ".join(sorted(reasons)) or "no cell of a lineage it is valid in"
-        )
+        prepared.var.loc[name, "reason"] = told[s] or "no cell of a lineage it is valid in"
 
 
 def require_scored(prepared: Prepared, signature: str) -> None:

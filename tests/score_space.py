@@ -252,6 +252,8 @@ def calibration_table() -> pd.DataFrame:
             "depth_median": 1000.0 * 1.5**k,
             "n_cells": 100,
             "n_sets": 100,
+            "fpr_0.5": 0.51,
+            "se_0.5": 0.01,
             "fpr_0.05": 0.05 + 0.001 * k,
             "se_0.05": 0.004,
             "fpr_0.01": 0.011,
@@ -259,6 +261,7 @@ def calibration_table() -> pd.DataFrame:
             "fpr_0.001": 0.0012,
             "se_0.001": 0.0005,
             "spearman_z_depth": 0.03,
+            "se_spearman_z_depth": 0.01,
         }
         for lineage in ("T", "B", "mono_mac")
         for k in range(6)

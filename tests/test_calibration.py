@@ -145,8 +145,7 @@ def table(threads: int = 1, order: np.ndarray | None = None) -> pd.DataFrame:
 
 def test_the_table_does_not_depend_on_threads_or_the_order_of_cells() -> None:
     once = table()
-    assert len(once) == 6
-    assert once["n_sets"].eq(40).all()
+    assert len(once) == 10
     pd.testing.assert_frame_equal(table(threads=3), once)
     order = np.random.default_rng(0).permutation(300)
     pd.testing.assert_frame_equal(table(order=order), once)
@@ -160,12 +159,29 @@ def test_random_sets_of_random_cells_are_false_positives_at_the_nominal_rate() -
         assert rate == pytest.approx(level, abs=slack)
 
 
-def test_correlations_are_scipys() -> None:
+def test_the_correlation_is_scipys() -> None:
     rng = np.random.default_rng(0)
     z = np.round(rng.normal(size=(5, 30)), 1)
     depth = rng.integers(1, 10, 30).astype(float)
     expected = [spearmanr(row, depth).statistic for row in z]
-    np.testing.assert_allclose(calibration.correlations(z, depth), expected)
+    assert calibration.mean_correlation(z, depth)[0] == pytest.approx(np.mean(expected))
+    assert np.isnan(calibration.mean_correlation(z[:0], depth)[0])
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_the_error_of_the_correlation_is_its_spread_over_samples(shared: float) -> None:
+    """Of sets and cells: with a part that all sets share in a cell, and without."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(300):
+        z = rng.normal(size=(30, 60)) + shared * rng.normal(size=60)
+        found.append(calibration.mean_correlation(z, rng.normal(size=60)))
+    rho, se = np.array(found).T
+    assert 0.8 < np.sqrt((se**2).mean()) / rho.std() < 1.6
+
+
+def test_few_cells_are_tested_with_more_sets() -> None:
+    assert table()["n_sets"].eq(160).all()  # of 300 cells: four times the 40 asked for
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:

@@ -431,8 +431,8 @@ def test_calibration_draws_a_line_per_lineage() -> None:
     np.testing.assert_allclose(
         lines[0].get_ydata(), 100 * table.loc[table["lineage"] == "T", "fpr_0.05"]
     )
-    observed = [ln.get_ydata() for ln in right.lines if len(ln.get_xdata()) == 3]
-    np.testing.assert_allclose(observed[0], [0.0525, 0.011, 0.0012])
+    observed = [ln.get_ydata() for ln in right.lines if len(ln.get_xdata()) == 4]
+    np.testing.assert_allclose(observed[0], [0.51, 0.0525, 0.011, 0.0012])
 
 
 def test_an_empty_calibration_says_so() -> None:

@@ -193,3 +193,21 @@ def test_cells_without_labels_and_without_markers_are_refused() -> None:
     nobody = ad.AnnData(counts)
     with pytest.raises(InputDataError, match="no cell could be given a lineage"):
         sn.analyse(nobody)
+
+
+def test_a_lineage_without_a_null_is_named() -> None:
+    """Nine cells make no null: NaN there, and the table of signatures says which and why."""
+    adata = simulate(900, n_genes=4000, seed=3)
+    adata.obs["lineage"] = adata.obs["true_lineage"].astype(str)
+    few = np.flatnonzero(adata.obs["lineage"] == "NK")[9:]
+    kept = adata[np.setdiff1d(np.arange(adata.n_obs), few)].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sn.tl.score(kept, ["core_senescence", "nk_senescence"])
+    table = kept.uns["senoscore"]["signatures"]
+    assert "NK: 9 cells, a null needs 10" in table.loc["core_senescence", "not_scored_in"]
+    assert table.loc["core_senescence", "status"] == "scored"
+    assert table.loc["nk_senescence", "status"] == "not scored"
+    nk = (kept.obs["lineage"] == "NK").to_numpy()
+    assert kept.obsm["senoscore_z"][nk].isna().all(axis=None)
+    assert kept.obsm["senoscore_pvalue"][~nk]["core_senescence"].notna().mean() > 0.9

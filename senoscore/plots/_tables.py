@@ -91,6 +91,9 @@ def coverage(
     return ax
 
 
+_LEVEL = 0.05  # the rate that is shown over depth
+
+
 def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
     """Do p-values mean what they say? False positives of held-back random gene sets.
 
@@ -106,7 +109,8 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
     list of two Axes
         Left: false-positive rate at p ≤ .05 against sequencing depth, one line per lineage, bars
         of two standard errors; the dashed line is what it should be. Right: observed against
-        nominal rate at .05, .01 and .001, over all depths; honest p-values lie on the diagonal.
+        nominal rate from .5 to .0001, over all depths (a QQ plot of p-values at round numbers);
+        honest p-values lie on the diagonal.
     """
     with plain_style():
         axes = many_axes(ax, 2, 7.6, 3.4, across=True) if ax is None else many_axes(ax, 2, 0, 0)
@@ -121,9 +125,8 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
         for number, name in enumerate(present):
             rows = table[table["lineage"].astype(str) == name].sort_values("depth_stratum")
             color = LINEAGE_COLORS.get(name, OTHER_COLORS[number % len(OTHER_COLORS)])
-            top = max(levels)
-            rate = 100 * rows[f"fpr_{top:g}"].to_numpy(dtype=np.float64)
-            error = 200 * rows[f"se_{top:g}"].to_numpy(dtype=np.float64)
+            rate = 100 * rows[f"fpr_{_LEVEL:g}"].to_numpy(dtype=np.float64)
+            error = 200 * rows[f"se_{_LEVEL:g}"].to_numpy(dtype=np.float64)
             left.errorbar(
                 rows["depth_median"], rate, yerr=np.nan_to_num(error), color=color, marker="o",
                 markersize=4, linewidth=1.1, elinewidth=0.7, markeredgecolor="#555555",
@@ -139,15 +142,15 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
                 [a for a, _ in shown], [b for _, b in shown], color=color, marker="o",
                 markersize=4, linewidth=1.0, markeredgecolor="#555555", markeredgewidth=0.3,
             )  # fmt: skip
-        left.axhline(100 * max(levels), color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
+        left.axhline(100 * _LEVEL, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
         depth = table["depth_median"].to_numpy(dtype=np.float64)
         depth = depth[depth > 0]
         low, high = (depth.min() / 1.4, depth.max() * 1.4) if len(depth) else (1.0, 10.0)
         log_axis(left, "x", float(low), float(high))
-        left.set_ylim(0, max(100 * 2.2 * max(levels), left.get_ylim()[1]))
+        left.set_ylim(0, max(100 * 2.2 * _LEVEL, left.get_ylim()[1]))
         left.set_xlabel("depth (median per cell)")
-        left.set_ylabel(f"random sets with p ≤ {max(levels):g} (%)")
-        corner = (min(levels) / 3, max(levels) * 3)
+        left.set_ylabel(f"random sets with p ≤ {_LEVEL:g} (%)")
+        corner = (min(levels) / 3, min(max(levels) * 3, 1.0))
         right.plot(corner, corner, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
         log_axis(right, "x", *corner)
         log_axis(right, "y", *corner)

@@ -557,20 +557,29 @@ def calibration_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
             "against nominal p-values.",
             caption="Random gene sets that were held back, scored as if they were signatures. "
             "Above: share with p ≤ 0.05 at each depth; it should be 5 % (dashed), bars are two "
-            "standard errors; depth is counts, or genes where the file has no counts. Below: observed against nominal p at .05, .01 and .001; honest "
+            "standard errors; depth is counts, or genes where the file has no counts. Below: observed against nominal p from .5 to .0001; honest "
             "p-values lie on the dashed line, above it they call too much.",
         )
     return {
         "figure": made,
         "table": table_of(
-            table, "Lineage by depth", file="calibration.tsv", folded=True, max_rows=100
+            table,
+            "Lineage by depth",
+            file="calibration.tsv",
+            folded=True,
+            max_rows=100,
+            columns=[
+                c
+                for c in table
+                if not str(c).startswith(("spearman", "se_")) or c in ("se_0.05", "se_0.01")
+            ],
         ),
         "depth": None
         if depth is None
         else table_of(
             depth,
             "Do scores follow depth?",
-            columns=["lineage", "n_sets", "spearman_z_depth"],
+            columns=["lineage", "n_sets", "spearman_z_depth", "se_spearman_z_depth"],
             note="Mean over random sets of the correlation between z and depth. Near 0: deep "
             "cells do not score higher just for being deep.",
         ),  # fmt: skip
