@@ -356,7 +356,6 @@ def _qc(run: _Run) -> None:
         {
             "metrics": found.metrics,
             "sums": found.sums,
-            "detected": found.detected,
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
             "panel_genes": data.genes.symbols[annotate.panel_positions(data)],
@@ -374,7 +373,7 @@ def _merged_scan(run: _Run) -> Any:
     merged = None
     for part in run.parts("qc"):
         scan = Scan(
-            part["metrics"], part["sums"], part["detected"], part["n_cells"],
+            part["metrics"], part["sums"], part["n_cells"],
             _csr(part, "panel"), part["sample_rows"], _csr(part, "sample"),
         )  # fmt: skip
         merged = scan if merged is None else merged.merge(scan)
@@ -404,7 +403,7 @@ def _annotate(run: _Run) -> None:
     if found.n_cells.sum() == 0 and (codes >= 0).any():
         # lineages came from markers: gene sums and the sample need them, so one more pass
         again = _scan(run, data, codes)
-        found.sums, found.detected, found.n_cells = again.sums, again.detected, again.n_cells
+        found.sums, found.n_cells = again.sums, again.n_cells
         found.sample_rows, found.sample = again.sample_rows, again.sample
     metrics = qc.metrics_frame(found.metrics, data.obs.index, has_counts=data.has_counts)
     verdict, limits = qc.judge(
@@ -431,7 +430,6 @@ def _annotate(run: _Run) -> None:
     write_npz(
         {
             "sums": found.sums,
-            "detected": found.detected,
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
             **_csr_arrays("sample", found.sample),
@@ -482,7 +480,7 @@ class _Scoring:
         settings = run.settings.score
         self.cells = _cells(run)
         genes = read_npz(run.path("stages/genes.npz"))
-        self.sums, self.detected, self.n_cells = genes["sums"], genes["detected"], genes["n_cells"]
+        self.sums, self.n_cells = genes["sums"], genes["n_cells"]
         self.sample_rows, self.sample = genes["sample_rows"], _csr(genes, "sample")
         self.codes = annotate.lineage_codes(self.cells[keys.OBS_LINEAGE])
         self.use = self.cells[keys.OBS_QC_PASS].to_numpy(bool)

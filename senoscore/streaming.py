@@ -20,7 +20,7 @@ from scipy import sparse
 
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
-from senoscore.kernels.passes import LOG, N_BINS, scan_rows, score_rows
+from senoscore.kernels.passes import LOG, N_BINS, gene_roles, make_walk, scan_rows, score_rows
 from senoscore.null import Plan
 
 T = TypeVar("T")
@@ -137,13 +137,11 @@ class Scan:
     """What the first pass leaves: everything later stages need of the matrix except scores.
 
     metrics: cells × 6 (total, genes, top-50 sum, mitochondrial, ribosomal, haemoglobin sums).
-    sums, detected, n_cells: per lineage code, fixed-point sum of x per gene, cells with the gene,
-    and cells. panel: cells × panel genes, stored values. sample: row -> that cell's genes.
+    sums, n_cells: per lineage code, fixed-point sum of x per gene, and cells. panel: cells × panel genes, stored values. sample: row -> that cell's genes.
     """
 
     metrics: NDArray[np.float64]
     sums: NDArray[np.int64]
-    detected: NDArray[np.int64]
     n_cells: NDArray[np.int64]
     panel: sparse.csr_matrix
     sample_rows: NDArray[np.int64]
@@ -154,7 +152,6 @@ class Scan:
         return Scan(
             metrics=np.vstack([self.metrics, other.metrics]),
             sums=self.sums + other.sums,
-            detected=self.detected + other.detected,
             n_cells=self.n_cells + other.n_cells,
             panel=sparse.vstack([self.panel, other.panel], format="csr"),
             sample_rows=np.concatenate([self.sample_rows, other.sample_rows]),
@@ -186,18 +183,6 @@ class _Private:
         return [sum(parts[1:], start=parts[0]) for parts in zip(*self.all, strict=True)]
 
 
-def _take_columns(block: CsrBlock, position: NDArray[np.int32], n: int) -> sparse.csr_matrix:
-    """The columns of a block with a position >= 0, reordered to it."""
-    new = position[block.indices]
-    keep = new >= 0
-    counts = np.concatenate([[0], np.cumsum(keep)])
-    taken = sparse.csr_matrix(
-        (block.data[keep], new[keep], counts[block.indptr]), shape=(block.n_obs, n)
-    )
-    taken.sort_indices()
-    return taken
-
-
 def _stack(parts: list[sparse.csr_matrix], n_vars: int) -> sparse.csr_matrix:
     if not parts:
         return sparse.csr_matrix((0, n_vars), dtype=np.float32)
@@ -224,26 +209,25 @@ def scan(
     """
     first, last = rows if rows is not None else (0, source.n_obs)
     metrics = np.zeros((last - first, 6))
-    position = np.full(intake.n_genes, -1, np.int32)
-    position[panel] = np.arange(len(panel), dtype=np.int32)
-    private = _Private(
-        lambda: (
-            np.zeros((n_codes, intake.n_genes), np.int64),
-            np.zeros((n_codes, intake.n_genes), np.int64),
-        )
-    )
+    roles = gene_roles(gene_class, panel)
+    private = _Private(lambda: (np.zeros((n_codes, intake.n_genes), np.int64),))
 
     def one(stored: CsrBlock) -> tuple[sparse.csr_matrix, NDArray[np.int64], sparse.csr_matrix]:
         block = intake(stored)
         here = slice(block.start - first, block.start - first + block.n_obs)
-        sums, detected = private.get()
+        # room for all; what is not written to costs nothing
+        indptr = np.empty(block.n_obs + 1, np.int64)
+        indices, data = np.empty(len(block.data), np.int32), np.empty_like(block.data)
         scan_rows(
-            block.indptr, block.indices, block.data, intake.kind, gene_class,
-            codes[block.start : block.start + block.n_obs], metrics[here], sums, detected,
+            block.indptr, block.indices, block.data, intake.kind, roles,
+            codes[block.start : block.start + block.n_obs], metrics[here], *private.get(),
+            indptr, indices, data,
         )  # fmt: skip
+        used = indptr[-1]
+        taken = (data[:used].copy(), indices[:used].copy(), indptr)
         chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
         return (
-            _take_columns(block, position, len(panel)),
+            sparse.csr_matrix(taken, shape=(block.n_obs, len(panel))),
             chosen + block.start,
             block.to_csr()[chosen],
         )
@@ -256,13 +240,12 @@ def scan(
         if len(chosen):
             chosen_rows.append(chosen)
             samples.append(cells)
-    sums, detected = private.total()
+    (sums,) = private.total()
     here = codes[first:last]
     counted = here[(here >= 0) & (metrics[:, 0] > 0)]
     return Scan(
         metrics=metrics,
         sums=sums,
-        detected=detected,
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
         panel=_stack(panels, len(panel)),
         sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
@@ -321,6 +304,8 @@ def score(
         )
     )
 
+    walk = make_walk(plan.sets)
+
     def one(stored: CsrBlock) -> None:
         block = intake(stored)
         cells = slice(block.start, block.start + block.n_obs)
@@ -328,9 +313,8 @@ def score(
         histogram, group_sums = private.get()
         score_rows(
             block.indptr, block.indices, block.data, intake.kind, totals[cells], codes[cells],
-            strata[cells], plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable,
-            plan.n_null, plan.centres, scores[here], z[here], histogram, groups[cells],
-            group_sums,
+            strata[cells], *walk, plan.usable, plan.n_null, plan.centres, scores[here], z[here],
+            histogram, groups[cells], group_sums,
         )  # fmt: skip
 
     for _ in map_blocks(

@@ -74,7 +74,7 @@ def run(
     strata = np.arange(n) % n_strata
     passes.score_rows(
         *parts(matrix), passes.COUNTS, totals, np.zeros(n, np.int64), strata,
-        plan.sets.offsets, plan.sets.sets, plan.sets.weights, plan.usable, plan.n_null,
+        *passes.make_walk(plan.sets), plan.usable, plan.n_null,
         plan.centres, score, z, histogram, np.full(n, -1), np.zeros((0, 0), np.int64),
     )  # fmt: skip
     return score, z, histogram
@@ -247,7 +247,7 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     z1 = out.copy()
     passes.score_rows(
         *parts(matrix), passes.COUNTS, totals, np.zeros(len(z), np.int64),
-        np.zeros(len(z), np.int64), *alone.sets, alone.usable, 30, alone.centres, out, z1,
+        np.zeros(len(z), np.int64), *passes.make_walk(alone.sets), alone.usable, 30, alone.centres, out, z1,
         np.zeros((1, 1, 1, passes.N_BINS), np.int64), np.full(len(z), -1),
         np.zeros((0, 0), np.int64),
     )  # fmt: skip
@@ -260,10 +260,16 @@ def test_first_pass_equals_scanpys_definitions() -> None:
     gene_class[:10] = 1
     gene_class[10:30] = 2
     metrics = np.zeros((matrix.shape[0], 6))
-    sums, detected = np.zeros((2, 400), np.int64), np.zeros((2, 400), np.int64)
+    sums = np.zeros((2, 400), np.int64)
     codes = np.arange(matrix.shape[0], dtype=np.int64) % 3 - 1
-    passes.scan_rows(*parts(matrix), passes.COUNTS, gene_class, codes, metrics, sums, detected)
+    panel = np.array([2, 11, 12, 200, 399])
+    roles = passes.gene_roles(gene_class, panel)
+    kept = kept_columns(matrix)
+    passes.scan_rows(*parts(matrix), passes.COUNTS, roles, codes, metrics, sums, *kept)
     dense = matrix.toarray()
+    used = kept[0][-1]
+    taken = sparse.csr_matrix((kept[2][:used], kept[1][:used], kept[0]), (len(dense), len(panel)))
+    np.testing.assert_array_equal(taken.toarray(), dense[:, panel])
     np.testing.assert_array_equal(metrics[:, 0], dense.sum(1))
     np.testing.assert_array_equal(metrics[:, 1], (dense > 0).sum(1))
     np.testing.assert_array_equal(metrics[:, 2], np.sort(dense, 1)[:, -50:].sum(1))
@@ -274,7 +280,11 @@ def test_first_pass_equals_scanpys_definitions() -> None:
         np.testing.assert_allclose(
             sums[code] / 2**passes.FIX_X, log_cp10k(matrix)[here].sum(0), atol=1e-4
         )
-        np.testing.assert_array_equal(detected[code], (dense[here] > 0).sum(0))
+
+
+def kept_columns(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = matrix.nnz
+    return np.zeros(matrix.shape[0] + 1, np.int64), np.zeros(n, np.int32), np.zeros(n)
 
 
 @pytest.mark.parametrize("scale", [1, 300, 5000])
@@ -286,8 +296,8 @@ def test_top_fifty_share_of_small_and_large_counts(scale: int) -> None:
     matrix = sparse.csr_matrix(dense)
     metrics = np.zeros((20, 6))
     passes.scan_rows(
-        *parts(matrix), passes.COUNTS, np.zeros(200, np.uint8), np.full(20, -1), metrics,
-        np.zeros((1, 200), np.int64), np.zeros((1, 200), np.int64),
+        *parts(matrix), passes.COUNTS, np.zeros(200, np.int32), np.full(20, -1), metrics,
+        np.zeros((1, 200), np.int64), *kept_columns(matrix),
     )  # fmt: skip
     np.testing.assert_allclose(metrics[:, 2], np.sort(dense, 1)[:, -50:].sum(1), rtol=1e-12)
 

@@ -25,6 +25,7 @@ FIX_TOTAL: Final = 20  # bits after the point of a stored value, where values ar
 GROUP_SHIFT: Final = 12  # bits dropped from a cell's sums before they enter a group's
 UNIT: Final = float(2 ** (FIX_X + FIX_W))
 TARGET_SUM: Final = 1e4
+LONG: Final = 63  # genes in so many sets or more are walked last (see `Walk`)
 TOP_GENES: Final = 50  # the field's pct_counts_in_top_50_genes
 
 # how stored values become expression x
@@ -66,48 +67,51 @@ def expression_fixed(
 
 
 @njit
-def _top_sum(values: NDArray[np.float64], n: int, k: int, histogram: NDArray[np.int64]) -> float:
-    """Sum of the k largest of `values[:n]`; small integers are counted instead of sorted."""
-    if n <= k:
-        # in the order of values, so that the order of genes cannot show
-        return float(np.sort(values[:n]).sum())
-    size = histogram.shape[0]
-    large = 0
-    for i in range(n):
-        v = values[i]
-        c = int(v)
-        if c != v or c >= size or c < 0:
-            large += 1
-    if large > k:
-        # rare: fractional or very high values dominate, sort the row
-        ordered = np.sort(values[:n])
-        return float(ordered[n - k :].sum())
-    histogram[:] = 0
+def _top_sum(
+    values: NDArray[np.floating],
+    start: int,
+    stop: int,
+    counts: NDArray[np.int64],
+    large: NDArray[np.float64],
+    n_large: int,
+) -> float:
+    """Sum of the `TOP_GENES` largest of `values[start:stop]`.
+
+    `counts` tells how many are 1, 2, ...; those that are too large for it, or fractions, are in
+    `large[:n_large]`. Values are added in ascending order, so that the order of genes cannot show.
+    """
+    for i in range(n_large):
+        if large[i] < _SMALL:  # a fraction, which may rank below some of those counted: sort all
+            row = np.empty(stop - start)
+            for k in range(start, stop):
+                row[k - start] = values[k]
+            return float(np.sort(row)[max(0, stop - start - TOP_GENES) :].sum())
+    left = TOP_GENES
     top = 0.0
-    left = k
-    if large:
-        fractional = False
-        for i in range(n):
-            c = int(values[i])
-            if c != values[i]:
-                fractional = True
-        if fractional:
-            ordered = np.sort(values[:n])
-            return float(ordered[n - k :].sum())
-    for i in range(n):
-        c = int(values[i])
-        if c >= size:
-            top += values[i]
-            left -= 1
-        else:
-            histogram[c] += 1
-    for c in range(size - 1, 0, -1):
+    if n_large:
+        ordered = np.sort(large[:n_large])[max(0, n_large - TOP_GENES) :]
+        top = ordered.sum()
+        left -= len(ordered)
+    for c in range(_SMALL - 1, 0, -1):
         if left <= 0:
             break
-        take = min(left, histogram[c])
+        take = min(left, counts[c])
         top += take * c
         left -= take
     return top
+
+
+def gene_roles(gene_class: NDArray[np.uint8], panel: NDArray[np.int64]) -> NDArray[np.int32]:
+    """What `scan_rows` does with each gene: its class (bits 0 to 2), its place in the panel + 1.
+
+    `gene_class`: bit 0 mitochondrial, bit 1 ribosomal, bit 2 haemoglobin. `panel`: genes that are
+    kept cell by cell, ascending.
+    """
+    if len(panel) > 1 and (np.diff(panel) <= 0).any():
+        raise ValueError("the panel's genes must ascend")
+    roles = gene_class.astype(np.int32)
+    roles[panel] |= (np.arange(len(panel), dtype=np.int32) + 1) << 3
+    return roles
 
 
 @njit
@@ -116,13 +120,15 @@ def scan_rows(
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
     kind: int,
-    gene_class: NDArray[np.uint8],
+    roles: NDArray[np.int32],
     codes: NDArray[np.int64],
     metrics: NDArray[np.float64],
     sums: NDArray[np.int64],
-    detected: NDArray[np.int64],
+    panel_indptr: NDArray[np.int64],
+    panel_indices: NDArray[np.int32],
+    panel_data: NDArray[np.floating],
 ) -> None:
-    """Metrics of each row and, per lineage code, the sums of x and the detections of each gene.
+    """Metrics of each row, its values of the panel and, per lineage code, each gene's sum of x.
 
     Parameters
     ----------
@@ -130,8 +136,8 @@ def scan_rows(
         CSR rows, no explicit zeros.
     kind
         ``COUNTS``, ``LINEAR`` or ``LOG``.
-    gene_class
-        Per gene: bit 0 mitochondrial, bit 1 ribosomal, bit 2 haemoglobin.
+    roles
+        Of each gene, see `gene_roles`.
     codes
         Per row: lineage code, -1 for a cell that belongs to none.
     metrics
@@ -139,41 +145,73 @@ def scan_rows(
         haemoglobin sums (of stored values).
     sums
         Added to, lineages × genes: fixed-point sum of x.
-    detected
-        Added to, lineages × genes: cells with a value above 0.
+    panel_indptr, panel_indices, panel_data
+        Written: the panel's values as CSR rows; the last two need room for all values of all rows.
     """
     table = np.zeros((2, _SMALL), np.int64)
-    histogram = np.zeros(1024, np.int64)
-    row = np.empty(max(1, np.max(indptr[1:] - indptr[:-1]) if indptr.shape[0] > 1 else 1))
-    for i in range(indptr.shape[0] - 1):
+    n_rows = indptr.shape[0] - 1
+    longest = 1
+    for i in range(n_rows):
+        longest = max(longest, indptr[i + 1] - indptr[i])
+    large = np.empty(longest)
+    counts = np.empty(_SMALL, np.int64)
+    # most counts are 1: four counters in turn, or each addition waits for the one before
+    lanes = np.empty((4, _SMALL), np.int32)
+    classes = np.empty(3, np.int64)
+    taken = 0
+    panel_indptr[0] = 0
+    for i in range(n_rows):
         start, stop = indptr[i], indptr[i + 1]
-        n = stop - start
-        # stored in order of gene index; a total of integers is exact in float64, a total of
-        # fractions is made exact by fixed point, so that the order of genes cannot show
-        total = 0
-        parts = np.zeros(3, np.int64)
+        lanes[:] = 0
+        classes[:] = 0
+        n_large = 0
+        # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
+        # that the order of genes cannot show
+        whole, fraction = 0, 0
         for k in range(start, stop):
-            value = float(data[k])
-            row[k - start] = value
-            fixed = int(np.rint(value * _TOTAL_UNIT))
-            total += fixed
-            c = gene_class[indices[k]]
-            if c:
+            value = data[k]
+            c = int(value)
+            if 0 <= c < _SMALL and c == value:
+                lanes[k & 3, c] += 1
+                whole += c
+            else:
+                large[n_large] = value
+                n_large += 1
+                fraction += int(np.rint(float(value) * _TOTAL_UNIT))
+            role = roles[np.uint32(indices[k])]
+            if role:
+                fixed = int(np.rint(float(value) * _TOTAL_UNIT))
                 for b in range(3):
-                    if c & (1 << b):
-                        parts[b] += fixed
-        amount = total / _TOTAL_UNIT
-        metrics[i, 0] = amount
-        metrics[i, 1] = n
-        metrics[i, 2] = _top_sum(row, n, TOP_GENES, histogram)
+                    if role & (1 << b):
+                        classes[b] += fixed
+                if role >> 3:
+                    panel_indices[taken] = (role >> 3) - 1
+                    panel_data[taken] = value
+                    taken += 1
+        panel_indptr[i + 1] = taken
+        for c in range(_SMALL):
+            counts[c] = lanes[0, c] + lanes[1, c] + lanes[2, c] + lanes[3, c]
+        total = whole + fraction / _TOTAL_UNIT
+        metrics[i, 0] = total
+        metrics[i, 1] = stop - start
+        metrics[i, 2] = _top_sum(data, start, stop, counts, large, n_large)
         for b in range(3):
-            metrics[i, 3 + b] = parts[b] / _TOTAL_UNIT
+            metrics[i, 3 + b] = classes[b] / _TOTAL_UNIT
         code = codes[i]
-        if code >= 0 and amount > 0:
+        if code < 0 or not total > 0:
+            continue
+        own = sums[code]
+        if kind == COUNTS and n_large == 0:
+            for c in range(1, _SMALL):
+                if counts[c]:
+                    table[1, c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
             for k in range(start, stop):
-                gene = indices[k]
-                sums[code, gene] += expression_fixed(float(data[k]), amount, kind, table, i + 1)
-                detected[code, gene] += 1
+                own[np.uint32(indices[k])] += table[1, int(data[k])]
+        else:
+            for k in range(start, stop):
+                own[np.uint32(indices[k])] += expression_fixed(
+                    float(data[k]), total, kind, table, i + 1
+                )
 
 
 class GeneSets(NamedTuple):
@@ -204,7 +242,7 @@ def _gather(
     stamp: int,
     acc: NDArray[np.int64],
 ) -> None:
-    acc[:] = 0
+    """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0."""
     for k in range(start, stop):
         gene = indices[k]
         first, last = offsets[gene], offsets[gene + 1]
@@ -212,6 +250,79 @@ def _gather(
             continue
         x = expression_fixed(float(data[k]), total, kind, table, stamp)
         for e in range(first, last):
+            acc[sets[e]] += x * weights[e]
+
+
+class Walk(NamedTuple):
+    """`GeneSets` as `score_rows` walks them: the genes of a cell sorted by how many sets they are in.
+
+    A loop whose length changes from gene to gene costs more than what it adds up: the processor
+    guesses where it ends and guesses wrong. Sorted, it guesses right.
+
+    offsets, sets, weights: as in `GeneSets`, in the smallest type. size: lineages × genes, sets of a
+    gene, at most `LONG`. start: lineages × (LONG + 1), where the genes of each size begin among all
+    of the lineage.
+    """
+
+    offsets: NDArray[np.uint32]
+    sets: NDArray[np.uint32]
+    weights: NDArray[np.int32]
+    size: NDArray[np.uint8]
+    start: NDArray[np.int64]
+
+
+def make_walk(table: GeneSets) -> Walk:
+    """Arrange gene sets for `score_rows`."""
+    size = np.minimum(np.diff(table.offsets, axis=1), LONG).astype(np.uint8)
+    counts = [np.bincount(one, minlength=LONG + 1)[: LONG + 1] for one in size]
+    start = np.cumsum(counts, axis=1) - counts if len(counts) else np.zeros((0, LONG + 1))
+    return Walk(
+        table.offsets.astype(np.uint32),
+        table.sets.astype(np.uint32),
+        table.weights.astype(np.int32),
+        size,
+        np.asarray(start, np.int64),
+    )
+
+
+@njit
+def _gather_sorted(
+    indices: NDArray[np.int32],
+    data: NDArray[np.floating],
+    start: int,
+    stop: int,
+    total: float,
+    kind: int,
+    offsets: NDArray[np.uint32],
+    sets: NDArray[np.uint32],
+    weights: NDArray[np.int32],
+    size: NDArray[np.uint8],
+    begin: NDArray[np.int64],
+    table: NDArray[np.int64],
+    stamp: int,
+    cursor: NDArray[np.int64],
+    genes: NDArray[np.uint32],
+    values: NDArray[np.int64],
+    acc: NDArray[np.int64],
+) -> None:
+    """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0."""
+    for t in range(LONG + 1):
+        cursor[t] = begin[t]
+    for k in range(start, stop):
+        gene = np.uint32(indices[k])  # numba looks for negative places in what is signed
+        t = size[gene]
+        p = cursor[t]
+        genes[p] = gene
+        values[p] = expression_fixed(float(data[k]), total, kind, table, stamp)
+        cursor[t] = p + 1
+    for t in range(1, LONG):
+        for p in range(begin[t], cursor[t]):
+            x, first = values[p], offsets[genes[p]]
+            for e in range(first, first + np.uint32(t)):
+                acc[sets[e]] += x * weights[e]
+    for p in range(begin[LONG], cursor[LONG]):
+        x, gene = values[p], genes[p]
+        for e in range(offsets[gene], offsets[gene + np.uint32(1)]):
             acc[sets[e]] += x * weights[e]
 
 
@@ -229,11 +340,26 @@ def _null_z(
     for j in range(1, n_null + 1):
         total += acc[base + j]
     mean = total / n_null
-    squares = 0.0
     for j in range(1, n_null + 1):
-        deviation = acc[base + j] - mean
-        own[j] = deviation
-        squares += deviation * deviation
+        own[j] = acc[base + j] - mean
+    # eight sums side by side, for a processor waits for one sum before it adds to it again
+    lanes = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    a, b, c, d, e, f, g, h = lanes
+    j = 1
+    while j + 8 <= n_null + 1:
+        a += own[j] * own[j]
+        b += own[j + 1] * own[j + 1]
+        c += own[j + 2] * own[j + 2]
+        d += own[j + 3] * own[j + 3]
+        e += own[j + 4] * own[j + 4]
+        f += own[j + 5] * own[j + 5]
+        g += own[j + 6] * own[j + 6]
+        h += own[j + 7] * own[j + 7]
+        j += 8
+    squares = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    while j < n_null + 1:
+        squares += own[j] * own[j]
+        j += 1
     if squares <= 0:
         return mean, 0.0
     ratio = n_null / (n_null - 1.0)
@@ -256,9 +382,11 @@ def score_rows(
     totals: NDArray[np.float64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    sets: NDArray[np.int32],
-    weights: NDArray[np.int64],
+    offsets: NDArray[np.uint32],
+    sets: NDArray[np.uint32],
+    weights: NDArray[np.int32],
+    size: NDArray[np.uint8],
+    begin: NDArray[np.int64],
     usable: NDArray[np.bool_],
     n_null: int,
     centres: NDArray[np.float64],
@@ -275,8 +403,8 @@ def score_rows(
     totals, codes, strata
         Per row: total of its values, lineage (-1: not scored), depth stratum (-1: scored, but
         not part of the null, e.g. a cell that failed quality control).
-    offsets, sets, weights
-        The fields of `GeneSets`.
+    offsets, sets, weights, size, begin
+        The fields of `Walk`.
     usable
         lineages × signatures: whether the signature is scored there.
     centres
@@ -292,39 +420,54 @@ def score_rows(
         units of 2**-(FIX_X + FIX_W - GROUP_SHIFT), so that a million cells fit in 63 bits.
     """
     n_signatures = usable.shape[1]
+    width = n_null + 1
     table = np.zeros((2, _SMALL), np.int64)
-    acc = np.zeros(n_signatures * (n_null + 1), np.int64)
-    own = np.empty(n_null + 1)
-    for i in range(indptr.shape[0] - 1):
+    acc = np.zeros(n_signatures * width, np.int64)
+    cursor = np.empty(LONG + 1, np.int64)
+    genes, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
+    own = np.empty(width)
+    place = np.empty(width, np.int64)
+    # cells of one lineage and depth one after another: the sets they need and the bins they count
+    # into are then still in the processor's cache
+    order = np.argsort(codes * histogram.shape[2] + strata)
+    for i in order:
         code = codes[i]
         if code < 0 or totals[i] <= 0:
             continue
-        _gather(
+        for s in range(n_signatures):
+            if usable[code, s]:
+                acc[s * width : (s + 1) * width] = 0
+        _gather_sorted(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets[code], sets, weights, table, i + 1, acc,
+            offsets[code], sets, weights, size[code], begin[code],
+            table, i + 1, cursor, genes, values, acc,
         )  # fmt: skip
-        group = groups[i]
-        if group >= 0:
-            for e in range(acc.shape[0]):
-                group_sums[group, e] += (acc[e] + _HALF) >> GROUP_SHIFT
+        group, stratum = groups[i], strata[i]
         for s in range(n_signatures):
             if not usable[code, s]:
                 continue
-            base = s * (n_null + 1)
+            base = s * width
+            if group >= 0:
+                sums = group_sums[group, base : base + width]
+                for j in range(width):
+                    sums[j] += (acc[base + j] + _HALF) >> GROUP_SHIFT
             mean, sd = _null_z(acc, base, n_null, own)
             distance = acc[base] - mean
             score[i, s] = distance / UNIT
             if sd <= 0:
                 continue
             z[i, s] = distance / sd - centres[code, s, 0]
-            stratum = strata[i]
             if stratum < 0:
                 continue
+            centre = centres[code, s]
+            for j in range(1, width):
+                value = (own[j] - centre[j] - Z_MIN) * BINS_PER_Z
+                inside = min(max(value, 0.0), N_BINS - 1.0)
+                place[j] = int(inside) if value == value else N_BINS  # NaN is not itself
             bins = histogram[code, s, stratum]
-            for j in range(1, n_null + 1):
-                value = (own[j] - centres[code, s, j] - Z_MIN) * BINS_PER_Z
-                if value == value:  # NaN is not
-                    bins[int(min(max(value, 0.0), N_BINS - 1.0))] += 1
+            for j in range(1, width):
+                if place[j] < N_BINS:
+                    bins[place[j]] += 1
 
 
 @njit
@@ -355,6 +498,7 @@ def null_z_rows(
                 out[i, s, j] = np.nan
         if totals[i] <= 0:
             continue
+        acc[:] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
             offsets, sets, weights, table, i + 1, acc,
