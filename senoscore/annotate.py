@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from senoscore import keys
 from senoscore.errors import InputDataError, SenoscoreWarning
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from senoscore.inputs import Input
     from senoscore.settings import AnnotateSettings
-    from senoscore.streaming import Scan
+    from senoscore.streaming import Panel, Scan
 
 CELL_COLUMNS = (
     keys.OBS_LINEAGE,
@@ -162,6 +161,7 @@ def lineages(
     pass (made here unless given).
     """
     from senoscore import markers
+    from senoscore.lineages import T_GENES
 
     if found is None:
         codes = np.full(len(data.obs), -1, np.int64)
@@ -180,9 +180,11 @@ def lineages(
                 "and the markers of no lineage stand out in its clusters; name a column of labels "
                 "(config: dataset.cell_type)"
             )
+    wanted = set(T_GENES["mouse" if data.genes.organism == "mouse" else "human"])
+    columns = np.asarray([i for i, s in enumerate(symbols) if s in wanted], np.int64)
     subset = markers.t_subsets(
-        found.panel,
-        symbols,
+        found.panel.columns(columns),
+        symbols[columns],
         is_t=np.asarray(cells[keys.OBS_LINEAGE].astype(object) == "T"),
         organism=data.genes.organism,
     )
@@ -216,7 +218,7 @@ def by_markers(
             markers.cluster_cells(variable, resolution=settings.resolution), index=data.obs.index
         )
     return markers.score_clusters(
-        expression_matrix(found.panel, totals, data.scale),
+        expression_matrix(found.panel.columns(), totals, data.scale),
         symbols,
         clusters,
         organism=data.genes.organism,
@@ -225,7 +227,7 @@ def by_markers(
 
 
 def doublets(
-    data: Input, panel: sparse.csr_matrix, totals: NDArray[np.float64]
+    data: Input, panel: Panel, totals: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
     """Cells with the markers of two lineages; none without counts."""
     from senoscore import markers, qc
@@ -234,9 +236,11 @@ def doublets(
     if not data.has_counts:
         return np.zeros(n, bool), np.full(n, "", dtype=object)
     symbols = data.genes.symbols[panel_positions(data)]
+    found = markers.doublet_markers(symbols, organism=data.genes.organism)
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *found.values()]))
     return qc.mixed_lineage(
-        panel,
+        panel.columns(wanted),
         totals,
-        markers.doublet_markers(symbols, organism=data.genes.organism),
+        {name: np.searchsorted(wanted, columns) for name, columns in found.items()},
         markers.exclusive_pairs(),
     )

@@ -348,7 +348,7 @@ def p_values(
 
     NaN where z is NaN, where the cell is in no stratum, or where the stratum's null is empty.
     """
-    p = np.full(z.shape, np.nan)
+    p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
     look_up(z, codes, strata, _tail_table(histogram), p)
     return p
 
@@ -364,7 +364,8 @@ def adjusted_p_values(
     The same numbers as adjusting the cells one by one; the cost of it does not grow with their
     number, for cells of one bin have one p.
     """
-    p, padj = np.full(z.shape, np.nan), np.full(z.shape, np.nan)
+    p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
+    padj: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
     counts = np.zeros(histogram.shape, np.int32)
     count_cells(z, codes, strata, counts)
     table = _tail_table(histogram)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
     from senoscore.explain import Judged
     from senoscore.inputs import Input
     from senoscore.reference import Reference
+    from senoscore.streaming import Panel, Scan
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STAGES: Final = ("inspect", "qc", "annotate", "score", "call", "burden", "report")
 SHARDED: Final = ("qc", "score")
@@ -132,11 +136,16 @@ def run_stage(
             f"{' and '.join(SHARDED)} take shards 1..n"
         )
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
-    run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
+    _do(stage, _Run(Path(directory), source, chosen, threads, shard, block_size, progress))
+
+
+def _do(stage: str, run: _Run) -> None:
     (run.directory / "stages").mkdir(parents=True, exist_ok=True)
     if stage in SHARDED:
         run.forget_other_parts(stage)
+    started = time.perf_counter()
     _STAGE_FUNCTIONS[stage](run)
+    logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
 
 
 def analyse(
@@ -183,16 +192,16 @@ def analyse(
 
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     with _folder(out) as directory:
+        run = _Run(
+            directory, source, chosen, threads, None, block_size, progress, known={}
+        )  # what one stage leaves, the next need not read back
         for stage in _STAGE_FUNCTIONS:
             if stage == "report" and not (report and out is not None):
                 continue
             if stage == "doublets" and not chosen.qc.scrublet:
                 continue
-            run_stage(
-                stage, directory, source=source, settings=chosen, threads=threads,
-                block_size=block_size, progress=progress,
-            )  # fmt: skip
-        return read_h5ad(directory / "senoscore.h5ad")
+            _do(stage, run)
+        return run.once("result", lambda: read_h5ad(directory / "senoscore.h5ad"))
 
 
 @contextmanager
@@ -219,6 +228,26 @@ class _Run:
     shard: tuple[int, int] | None = None
     block_size: int = BLOCK_SIZE
     progress: bool = False
+    known: dict[str, Any] | None = None
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made once where several stages run in one process."""
+        if self.known is None:
+            return make()
+        if name not in self.known:
+            self.known[name] = make()
+        return cast("T", self.known[name])
+
+    def keep(self, name: str, value: object) -> None:
+        """What `once` is to return."""
+        if self.known is not None:
+            self.known[name] = value
+
+    def drop(self, *names: str) -> None:
+        """Let go of what no later stage needs."""
+        for name in names:
+            if self.known is not None:
+                self.known.pop(name, None)
 
     def path(self, name: str) -> Path:
         return self.directory / name
@@ -226,8 +255,16 @@ class _Run:
     def input(self) -> Input:
         from senoscore.inputs import read_input
 
-        facts = Facts.from_dict(json.loads(self.path("stages/facts.json").read_text("utf-8")))
-        return read_input(self.source, facts=facts)
+        def read() -> Input:
+            facts = Facts.from_dict(json.loads(self.path("stages/facts.json").read_text("utf-8")))
+            return read_input(self.source, facts=facts)
+
+        return self.once("input", read)
+
+    def write(self, stage: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """The arrays of a sharded stage, for `parts`."""
+        write_npz(arrays, self.path(shard_file(stage, self.shard)), compress=False)
+        self.keep(stage, [arrays])
 
     def rows(self, n: int) -> tuple[int, int] | None:
         if self.shard is None:
@@ -242,7 +279,6 @@ class _Run:
             yield None
             return
         import sys
-        import time
 
         from tqdm import tqdm
 
@@ -279,6 +315,9 @@ class _Run:
 
     def parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
         """The arrays a sharded stage left, in the order of rows."""
+        return self.once(stage, lambda: self._read_parts(stage))
+
+    def _read_parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
         whole = self.path(shard_file(stage, None))
         if whole.exists():
             return [read_npz(whole)]
@@ -299,19 +338,33 @@ class _Run:
 
 
 def _csr(parts: Mapping[str, NDArray[Any]], name: str) -> sparse.csr_matrix:
+    data = parts[f"{name}_data"]
     return sparse.csr_matrix(
-        (parts[f"{name}_data"], parts[f"{name}_indices"], parts[f"{name}_indptr"]),
+        (
+            data.astype(np.float32) if data.dtype.itemsize <= 2 else data,
+            parts[f"{name}_indices"].astype(np.int32),
+            parts[f"{name}_indptr"],
+        ),
         shape=tuple(parts[f"{name}_shape"]),
     )
 
 
-def _csr_arrays(name: str, matrix: sparse.csr_matrix) -> dict[str, NDArray[Any]]:
+def _csr_arrays(name: str, matrix: sparse.csr_matrix | Panel) -> dict[str, NDArray[Any]]:
+    from senoscore.streaming import compact
+
     return {
-        f"{name}_data": matrix.data,
-        f"{name}_indices": matrix.indices.astype(np.int32),
+        f"{name}_data": compact(matrix.data),
+        f"{name}_indices": compact(matrix.indices),
         f"{name}_indptr": matrix.indptr.astype(np.int64),
         f"{name}_shape": np.asarray(matrix.shape, np.int64),
     }
+
+
+def _panel(parts: Mapping[str, NDArray[Any]]) -> Panel:
+    from senoscore.streaming import Panel
+
+    indptr, indices, data = (parts[f"panel_{name}"] for name in ("indptr", "indices", "data"))
+    return Panel(indptr, indices, data, int(parts["panel_shape"][1]))
 
 
 # --------------------------------------------------------------------------------------------
@@ -352,7 +405,8 @@ def _qc(run: _Run) -> None:
         # lineages are not known before the markers are read; gene sums follow in `annotate`
         codes = np.full(len(data.obs), -1, np.int64)
     found = _scan(run, data, codes)
-    write_npz(
+    run.write(
+        "qc",
         {
             "metrics": found.metrics,
             "sums": found.sums,
@@ -362,22 +416,24 @@ def _qc(run: _Run) -> None:
             **_csr_arrays("panel", found.panel),
             **_csr_arrays("sample", found.sample),
         },
-        run.path(shard_file("qc", run.shard)),
-        compress=False,
     )
 
 
-def _merged_scan(run: _Run) -> Any:
+def _merged_scan(run: _Run) -> Scan:
     from senoscore.streaming import Scan
 
-    merged = None
-    for part in run.parts("qc"):
-        scan = Scan(
-            part["metrics"], part["sums"], part["n_cells"],
-            _csr(part, "panel"), part["sample_rows"], _csr(part, "sample"),
-        )  # fmt: skip
-        merged = scan if merged is None else merged.merge(scan)
-    return merged
+    def read() -> Scan:
+        merged = None
+        for part in run.parts("qc"):
+            scan = Scan(
+                part["metrics"], part["sums"], part["n_cells"],
+                _panel(part), part["sample_rows"], _csr(part, "sample"),
+            )  # fmt: skip
+            merged = scan if merged is None else merged.merge(scan)
+        assert merged is not None
+        return merged
+
+    return run.once("scan", read)
 
 
 # --------------------------------------------------------------------------------------------
@@ -426,7 +482,11 @@ def _annotate(run: _Run) -> None:
         obs = _with_scrublet(run, obs)
     for column in annotate.CELL_COLUMNS:
         obs[column] = np.asarray(cells[column].astype(object), dtype=object)
-    write_h5ad(AnnData(obs=_storable(obs)), run.path("stages/cells.h5ad"))
+    stored = AnnData(obs=_storable(obs))
+    write_h5ad(stored, run.path("stages/cells.h5ad"))
+    run.keep("cells", stored.obs)
+    run.keep("genes", (found.sums, found.n_cells, found.sample_rows, found.sample))
+    run.drop("qc")
     write_npz(
         {
             "sums": found.sums,
@@ -466,7 +526,19 @@ def _with_scrublet(run: _Run, obs: pd.DataFrame) -> pd.DataFrame:
 def _cells(run: _Run) -> pd.DataFrame:
     from anndata import read_h5ad
 
-    return read_h5ad(run.path("stages/cells.h5ad")).obs
+    return run.once("cells", lambda: read_h5ad(run.path("stages/cells.h5ad")).obs)
+
+
+def _gene_sums(
+    run: _Run,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], sparse.csr_matrix]:
+    """Per lineage gene sums and cells; the sampled cells' rows, and their genes."""
+
+    def read() -> tuple[Any, Any, Any, Any]:
+        genes = read_npz(run.path("stages/genes.npz"))
+        return genes["sums"], genes["n_cells"], genes["sample_rows"], _csr(genes, "sample")
+
+    return run.once("genes", read)
 
 
 class _Scoring:
@@ -479,9 +551,7 @@ class _Scoring:
 
         settings = run.settings.score
         self.cells = _cells(run)
-        genes = read_npz(run.path("stages/genes.npz"))
-        self.sums, self.n_cells = genes["sums"], genes["n_cells"]
-        self.sample_rows, self.sample = genes["sample_rows"], _csr(genes, "sample")
+        self.sums, self.n_cells, self.sample_rows, self.sample = _gene_sums(run)
         self.codes = annotate.lineage_codes(self.cells[keys.OBS_LINEAGE])
         self.use = self.cells[keys.OBS_QC_PASS].to_numpy(bool)
         self.kind, self.log_base = scoring.pass_kind(data.scale)
@@ -584,7 +654,7 @@ def _score(run: _Run) -> None:
     from senoscore.io.blocks import open_blocks
 
     data = run.input()
-    state = _Scoring(run, data)
+    state = run.once("state", lambda: _Scoring(run, data))
     settings = run.settings.score
     with open_blocks(run.source, matrix=data.matrix) as source:
         rows = run.rows(source.n_obs)
@@ -628,7 +698,7 @@ def _score(run: _Run) -> None:
                 threads=run.threads,
                 block_size=run.block_size,
             )
-    write_npz(arrays, run.path(shard_file("score", run.shard)), compress=False)
+    run.write("score", arrays)
 
 
 # --------------------------------------------------------------------------------------------
@@ -636,7 +706,7 @@ def _score(run: _Run) -> None:
 
 
 def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
-    return np.vstack([part[name] for part in parts])
+    return parts[0][name] if len(parts) == 1 else np.vstack([part[name] for part in parts])
 
 
 def _call(run: _Run) -> None:
@@ -644,7 +714,7 @@ def _call(run: _Run) -> None:
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
     data = run.input()
-    state = _Scoring(run, data)
+    state = run.once("state", lambda: _Scoring(run, data))
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")
     names = list(state.prepared.signatures)
@@ -737,6 +807,8 @@ def _call(run: _Run) -> None:
     for name, values in others.items():
         adata.layers[name] = values.astype(np.float32)
     write_h5ad(adata, run.path("senoscore.h5ad"))
+    run.keep("result", adata)
+    run.drop("score", "state", "genes")
     for state_name in ("exhausted", "senescent"):
         write_tsv(_t_table(obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
     write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
@@ -931,7 +1003,7 @@ def _burden(run: _Run) -> None:
     from senoscore.signatures import read_targets
 
     data = run.input()
-    adata = read_h5ad(run.path("senoscore.h5ad"))
+    adata = run.once("result", lambda: read_h5ad(run.path("senoscore.h5ad")))
     z = adata.to_df()
     column = data.column("donor")
     donor = donors.donor_names(column, adata.n_obs)
@@ -955,9 +1027,10 @@ def _burden(run: _Run) -> None:
     )  # fmt: skip
     write_tsv(compared, run.path("comparisons.tsv"))
     known = read_targets()
-    panel, _, totals = read_panel(run.directory)
+    first = _merged_scan(run)
+    totals = first.metrics[:, 0]
     found = targets.target_table(
-        targets.target_expression(panel, totals, data, known), known,
+        targets.target_expression(first.panel, totals, data, known), known,
         lineage=adata.obs[keys.OBS_LINEAGE], call=adata.obs[keys.OBS_SENESCENCE_CALL],
         use=adata.obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
         totals=totals if data.has_counts else None, confidence=settings.confidence,
@@ -1178,7 +1251,7 @@ def read_panel(
     run = _Run(Path(directory), "", Settings())
     scan = _merged_scan(run)
     symbols = run.parts("qc")[0]["panel_genes"]
-    return scan.panel, symbols, scan.metrics[:, 0]
+    return scan.panel.columns(), symbols, scan.metrics[:, 0]
 
 
 _STAGE_FUNCTIONS: Final[Mapping[str, Callable[[_Run], None]]] = {

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
@@ -26,6 +26,8 @@ from senoscore.null import Plan
 T = TypeVar("T")
 
 Progress = Callable[[int], object]
+
+_PANEL_ROWS = 1 << 16
 
 
 def map_blocks(
@@ -132,6 +134,81 @@ class Intake:
         )
 
 
+def compact(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in the fewest bytes: counts are mostly below 256, genes below 65,536."""
+    if not values.size or values.min() < 0:
+        return values
+    largest = values.max()
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(dtype).max:
+            if values.dtype.itemsize <= np.dtype(dtype).itemsize:
+                return values
+            small = values.astype(dtype)
+            return small if values.dtype.kind in "iu" or (small == values).all() else values
+    return values
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Stored values of some genes, cell by cell, in as few bytes as hold them.
+
+    indptr, indices, data: CSR rows. n_vars: genes of the panel.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.unsignedinteger]
+    data: NDArray[Any]
+    n_vars: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return len(self.indptr) - 1, self.n_vars
+
+    @classmethod
+    def stack(cls, parts: Sequence[Panel], n_vars: int) -> Panel:
+        """Panels of consecutive rows as one."""
+        if not parts:
+            nothing = np.zeros(0, np.uint8)
+            return cls(np.zeros(1, np.int64), nothing, nothing, n_vars)
+        ends = np.cumsum([0, *(len(part.data) for part in parts)])
+        return cls(
+            np.concatenate(
+                [[0], *(p.indptr[1:] + at for p, at in zip(parts, ends[:-1], strict=True))]
+            ).astype(np.int64),
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.data for part in parts]),
+            n_vars,
+        )
+
+    def columns(self, wanted: ArrayLike | None = None) -> sparse.csr_matrix:
+        """Some genes of every cell, in the order asked for; None takes all."""
+        places = np.arange(self.n_vars) if wanted is None else np.asarray(wanted, np.int64)
+        rows = [
+            self._rows(at, min(at + _PANEL_ROWS, self.shape[0]), places)
+            for at in range(0, max(self.shape[0], 1), _PANEL_ROWS)
+        ]
+        return rows[0] if len(rows) == 1 else sparse.vstack(rows, format="csr")
+
+    def _rows(self, first: int, last: int, wanted: NDArray[np.int64]) -> sparse.csr_matrix:
+        lo, hi = self.indptr[first], self.indptr[last]
+        new = np.full(self.n_vars, -1, np.int32)
+        new[wanted] = np.arange(len(wanted), dtype=np.int32)
+        indices = new[self.indices[lo:hi]]
+        keep = indices >= 0
+        counts = np.concatenate([[0], np.cumsum(keep)])
+        taken = sparse.csr_matrix(
+            (
+                _as_float(self.data[lo:hi][keep]),
+                indices[keep],
+                counts[self.indptr[first : last + 1] - lo],
+            ),
+            shape=(last - first, len(wanted)),
+        )
+        taken.sort_indices()
+        return taken
+
+
 @dataclass
 class Scan:
     """What the first pass leaves: everything later stages need of the matrix except scores.
@@ -143,7 +220,7 @@ class Scan:
     metrics: NDArray[np.float64]
     sums: NDArray[np.int64]
     n_cells: NDArray[np.int64]
-    panel: sparse.csr_matrix
+    panel: Panel
     sample_rows: NDArray[np.int64]
     sample: sparse.csr_matrix
 
@@ -153,7 +230,7 @@ class Scan:
             metrics=np.vstack([self.metrics, other.metrics]),
             sums=self.sums + other.sums,
             n_cells=self.n_cells + other.n_cells,
-            panel=sparse.vstack([self.panel, other.panel], format="csr"),
+            panel=Panel.stack([self.panel, other.panel], self.panel.n_vars),
             sample_rows=np.concatenate([self.sample_rows, other.sample_rows]),
             sample=sparse.vstack([self.sample, other.sample], format="csr"),
         )
@@ -210,9 +287,10 @@ def scan(
     first, last = rows if rows is not None else (0, source.n_obs)
     metrics = np.zeros((last - first, 6))
     roles = gene_roles(gene_class, panel)
+    width = np.uint16 if len(panel) < 2**16 else np.uint32
     private = _Private(lambda: (np.zeros((n_codes, intake.n_genes), np.int64),))
 
-    def one(stored: CsrBlock) -> tuple[sparse.csr_matrix, NDArray[np.int64], sparse.csr_matrix]:
+    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], sparse.csr_matrix]:
         block = intake(stored)
         here = slice(block.start - first, block.start - first + block.n_obs)
         # room for all; what is not written to costs nothing
@@ -220,17 +298,13 @@ def scan(
         indices, data = np.empty(len(block.data), np.int32), np.empty_like(block.data)
         scan_rows(
             block.indptr, block.indices, block.data, intake.kind, roles,
-            codes[block.start : block.start + block.n_obs], metrics[here], *private.get(),
+            codes[block.start : block.start + block.n_obs], metrics[here], private.get()[0],
             indptr, indices, data,
         )  # fmt: skip
         used = indptr[-1]
-        taken = (data[:used].copy(), indices[:used].copy(), indptr)
+        kept = Panel(indptr, indices[:used].astype(width), compact(data[:used]).copy(), len(panel))
         chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
-        return (
-            sparse.csr_matrix(taken, shape=(block.n_obs, len(panel))),
-            chosen + block.start,
-            block.to_csr()[chosen],
-        )
+        return kept, chosen + block.start, block.to_csr()[chosen]
 
     panels, chosen_rows, samples = [], [], []
     for _, (part, chosen, cells) in map_blocks(
@@ -247,7 +321,7 @@ def scan(
         metrics=metrics,
         sums=sums,
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
-        panel=_stack(panels, len(panel)),
+        panel=Panel.stack(panels, len(panel)),
         sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
         sample=_stack(samples, intake.n_genes),
     )
@@ -257,13 +331,13 @@ def scan(
 class Scored:
     """What the second pass leaves: d and z of each cell, and the counted null.
 
-    score, z: cells × signatures, NaN where not scored. histogram: lineages × signatures × strata
+    score, z: cells × signatures, float32, NaN where not scored. histogram: lineages × signatures × strata
     × bins, how often a null set's z fell into each bin of `kernels.passes`. group_sums: groups ×
     (signatures × (N + 1)), every set's sum over a group's cells.
     """
 
-    score: NDArray[np.float64]
-    z: NDArray[np.float64]
+    score: NDArray[Any]
+    z: NDArray[Any]
     histogram: NDArray[np.int64]
     group_sums: NDArray[np.int64]
 
@@ -296,7 +370,8 @@ def score(
     """Second pass: every signature and its null, in each cell's own lineage."""
     first, last = rows if rows is not None else (0, source.n_obs)
     shape = (last - first, len(plan.signatures))
-    scores, z = np.full(shape, np.nan), np.full(shape, np.nan)
+    scores: NDArray[Any] = np.full(shape, np.nan, np.float32)
+    z: NDArray[Any] = np.full(shape, np.nan, np.float32)
     private = _Private(
         lambda: (
             np.zeros((len(plan.lineages), len(plan.signatures), n_strata, N_BINS), np.int64),

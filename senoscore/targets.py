@@ -24,6 +24,7 @@ from senoscore.signatures import SignatureSet, read_signatures
 
 if TYPE_CHECKING:
     from senoscore.inputs import Input
+    from senoscore.streaming import Panel
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -58,7 +59,7 @@ class Expression(NamedTuple):
 
 
 def target_expression(
-    panel: sparse.csr_matrix, totals: Floats, data: Input, targets: pd.DataFrame
+    panel: Panel, totals: Floats, data: Input, targets: pd.DataFrame
 ) -> Expression:
     """Expression of the targets from the panel that the first pass kept.
 
@@ -85,7 +86,7 @@ def target_expression(
     if not usable:
         absent |= dict.fromkeys(at, refused_scale(data.scale, data.matrix))
         at = {}
-    values = panel[:, list(at.values())]
+    values = panel.columns(list(at.values()))
     log = expression_matrix(values, totals, data.scale)
     linear = None
     if data.has_counts:

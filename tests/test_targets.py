@@ -18,6 +18,7 @@ from senoscore import targets as module
 from senoscore.inputs import read_input
 from senoscore.signatures import read_signatures, read_targets
 from senoscore.simulate import simulate
+from senoscore.streaming import Panel
 
 GENES = ("SRC", "BCL2", "BCL2L1", "CDKN1A")
 TARGETS = pd.DataFrame(
@@ -360,7 +361,8 @@ def test_mouse_genes_without_counterpart_and_values_that_are_no_expression() -> 
     kept = annotate.panel_positions(data)
     column = {g: i for i, g in enumerate(data.genes.symbols)}
     values = sparse.csr_matrix(made.X)
-    panel = values[:, [names.index(data.genes.symbols[p]) for p in kept]]
+    taken = values[:, [names.index(data.genes.symbols[p]) for p in kept]].tocsr()
+    panel = Panel(taken.indptr.astype(np.int64), taken.indices, taken.data, len(kept))
     found = module.target_expression(panel, np.asarray(made.X.sum(1)), data, known)
     assert found.absent["LILRB2"] == "no counterpart in the mouse"
     assert found.absent["BCL2L1"] == "not measured in this file"

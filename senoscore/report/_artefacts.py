@@ -155,7 +155,11 @@ def _read_panel(
         symbols = [str(v) for v in part["panel_genes"]]
         blocks.append(
             sparse.csr_matrix(
-                (part["panel_data"], part["panel_indices"], part["panel_indptr"]),
+                (
+                    part["panel_data"].astype(np.float32, copy=False),
+                    part["panel_indices"].astype(np.int32),
+                    part["panel_indptr"],
+                ),
                 shape=tuple(int(v) for v in part["panel_shape"]),
             )
         )
