@@ -214,7 +214,7 @@ def test_a_score_is_what_the_file_says(
             # a value on the edge of a bin may fall to either side
             near = (1 + counts[bins + 1 :].sum()) / (1 + counts.sum())
             found = scored.obsm[keys.OBSM_PVALUE][name].iloc[cell]
-            assert near <= found <= p
+            assert near * (1 - 1e-6) <= found <= p * (1 + 1e-6)  # float32
             middle = np.repeat(np.arange(2048), counts)[counts.sum() // 2] / 32 - 12
             z = scored.obsm[keys.OBSM_Z][name].iloc[cell]
             assert z == pytest.approx(raw - middle, abs=1.01 / 32)
