@@ -9,11 +9,11 @@ off), and ask whether enough such cells would reach the z that p = `level` needs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import poisson
+from scipy.special import gammaln, ndtri, xlogy
 
 from senoscore.kernels.passes import (
     BINS_PER_Z,
@@ -28,27 +28,26 @@ from senoscore.null import VotingGenes
 _MAX_COUNT = 200
 
 
-def expected_log1p(rate_cp10k: NDArray[np.float64], total: float) -> NDArray[np.float64]:
-    """Expected log1p(CP10k) of genes with these rates in a cell with `total` counts (Poisson).
+def log1p_moments(
+    rate_cp10k: NDArray[np.float64], total: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of log1p(CP10k) of genes with these rates in a cell with `total` counts.
+
+    Counts are taken as Poisson.
 
     Examples
     --------
-    >>> expected_log1p(np.array([0.0, 1.0]), 1e4).round(3).tolist()
-    [0.0, 0.573]
+    >>> mean, variance = log1p_moments(np.array([0.0, 1.0]), 1e4)
+    >>> mean.round(3).tolist(), variance.round(3).tolist()
+    ([0.0, 0.573], [0.0, 0.24])
     """
     counts = np.arange(_MAX_COUNT + 1)
-    mean = np.minimum(np.asarray(rate_cp10k) * total / TARGET_SUM, _MAX_COUNT / 2)
-    mass = poisson.pmf(counts[None, :], mean[:, None])
-    return np.asarray(mass @ np.log1p(counts * TARGET_SUM / total))
-
-
-def variance_log1p(rate_cp10k: NDArray[np.float64], total: float) -> NDArray[np.float64]:
-    """Variance of log1p(CP10k) of genes with these rates in a cell with `total` counts (Poisson)."""
-    counts = np.arange(_MAX_COUNT + 1)
-    mean = np.minimum(np.asarray(rate_cp10k) * total / TARGET_SUM, _MAX_COUNT / 2)
-    mass = poisson.pmf(counts[None, :], mean[:, None])
+    rates, place = np.unique(np.asarray(rate_cp10k, np.float64), return_inverse=True)
+    mean = np.minimum(rates * total / TARGET_SUM, _MAX_COUNT / 2)[:, None]
+    mass = np.exp(xlogy(counts, mean) - gammaln(counts + 1) - mean)
     x = np.log1p(counts * TARGET_SUM / total)
-    return np.asarray(np.maximum(mass @ x**2 - (mass @ x) ** 2, 0.0))
+    first = mass @ x
+    return first[place], np.maximum(mass @ x**2 - first**2, 0.0)[place]
 
 
 def critical_z(histogram: NDArray[np.int64], level: float) -> NDArray[np.float64]:
@@ -92,36 +91,49 @@ def powered(
     assert bins == N_BINS
     able = np.zeros((n_codes, n_strata, n_signatures), bool)
     critical = critical_z(histogram, level)
-    for code in range(n_codes):
-        for stratum in range(n_strata):
-            cells = np.flatnonzero((codes == code) & (strata == stratum))
-            if not len(cells):
+    if kind != COUNTS:
+        for code, stratum in np.unique(np.stack([codes, strata])[:, strata >= 0], axis=1).T:
+            if code >= 0:
+                able[code, stratum] = np.isfinite(critical[code, :, stratum])
+        return able
+    # cells of each lineage and stratum, in one sorting
+    known = (codes >= 0) & (strata >= 0)
+    group = np.where(known, codes * n_strata + strata, -1)
+    order = np.argsort(group, kind="stable")
+    ends = np.searchsorted(group[order], np.arange(n_codes * n_strata + 1))
+    for g, (start, end) in enumerate(pairwise(ends)):
+        code, stratum = divmod(g, n_strata)
+        reachable = np.flatnonzero(np.isfinite(critical[code, :, stratum]))
+        if start == end or not len(reachable):
+            continue
+        cells = order[start:end]
+        total = float(np.median(totals[cells]))
+        own_z = z[np.ix_(cells, reachable)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sd = score[np.ix_(cells, reachable)] / (own_z + centres[code, reachable, 0])
+        sd[~(np.isfinite(sd) & (sd > 0))] = np.nan
+        middle, unit = _medians(own_z), _medians(sd)
+        for k, s in enumerate(map(int, reachable)):
+            if not (np.isfinite(middle[k]) and np.isfinite(unit[k])):
                 continue
-            total = float(np.median(totals[cells]))
-            for s, signature in enumerate(signatures):
-                if not np.isfinite(critical[code, s, stratum]):
-                    continue
-                if kind != COUNTS:
-                    able[code, stratum, s] = True
-                    continue
-                own_z, own = z[cells, s], score[cells, s]
-                known = ~np.isnan(own_z)
-                if not known.any():
-                    continue
-                raw = own_z[known] + centres[code, s, 0]
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    sd = own[known] / raw
-                sd = sd[np.isfinite(sd) & (sd > 0)]
-                if not len(sd):
-                    continue
-                mean = sums[code, signature.positions] / 2**FIX_X / max(n_cells[code], 1)
-                rate = np.maximum(on_cp10k, np.expm1(mean))
-                on = expected_log1p(rate, total)
-                change = np.where(signature.weights > 0, on - mean, -mean)
-                unit = float(np.median(sd))
-                gain = float(np.sum(signature.weights * change)) / unit
-                noise = np.where(signature.weights > 0, variance_log1p(rate, total), 0.0)
-                spread = float(np.sqrt(np.sum(signature.weights**2 * noise))) / unit
-                reached = float(np.median(own_z[known])) + gain + float(ndtri(1 - share)) * spread
-                able[code, stratum, s] = reached >= critical[code, s, stratum]
+            weights = signatures[s].weights
+            mean = sums[code, signatures[s].positions] / 2**FIX_X / max(n_cells[code], 1)
+            on, noise = log1p_moments(np.maximum(on_cp10k, np.expm1(mean)), total)
+            up = weights > 0
+            gain = float(np.sum(weights * np.where(up, on - mean, -mean))) / unit[k]
+            spread = float(np.sqrt(np.sum(weights**2 * np.where(up, noise, 0.0)))) / unit[k]
+            reached = middle[k] + gain + float(ndtri(1 - share)) * spread
+            able[code, stratum, s] = reached >= critical[code, s, stratum]
     return able
+
+
+def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median of each column's finite values, NaN for none."""
+    out = np.full(values.shape[1], np.nan)
+    holes = np.isnan(values).any(axis=0)
+    out[~holes] = np.median(values[:, ~holes], axis=0)
+    for k in np.flatnonzero(holes):
+        finite = values[~np.isnan(values[:, k]), k]
+        if len(finite):
+            out[k] = np.median(finite)
+    return out
