@@ -402,10 +402,13 @@ def real_cells(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_false_positive_rate_on_real_donors_with_shuffled_labels(
     real_cells: dict[str, ad.AnnData],
 ) -> None:
-    """Real cells, real donors, labels drawn within each laboratory: nothing is there to be found."""
+    """Real cells, real donors, labels drawn within each laboratory: nothing is there to be found.
+
+    Signatures are correlated, so that 80 draws still leave the rate of one seed between .048 and .072.
+    """
     rng = np.random.default_rng(0)
     found: dict[str, list[NDArray[np.float64]]] = {m: [] for m in compare.MEASURES}
-    for _ in range(80):
+    for _ in range(240):
         for made in real_cells.values():
             donors = sorted(set(made.obs["who"]))
             label = rng.permutation(np.arange(len(donors)) % 2).astype(str)
@@ -417,7 +420,7 @@ def test_false_positive_rate_on_real_donors_with_shuffled_labels(
         for measure, p in found.items():
             p.append(rows(table, measure)["pvalue"].dropna().to_numpy())
     rate = {m: float(np.mean(np.concatenate(p) < 0.05)) for m, p in found.items()}
-    assert len(np.concatenate(found["mean"])) > 2000
+    assert len(np.concatenate(found["mean"])) > 6000
     assert 0.03 <= rate["per_cell"] <= 0.07, rate
     assert 0.03 <= rate["mean"] <= 0.07, rate
     assert rate["composition"] <= 0.07, rate
