@@ -9,12 +9,13 @@ called something else had it been caught with fewer molecules. Depth may cost a 
 
 The null of a thinned cell is that of the run's depth stratum in which its new depth falls. Below
 the shallowest cell of its lineage the run has no null: there it is the pooled null of the thinned
-cells themselves, in depth strata of their own.
+cells themselves, in depth strata of their own. A frozen reference lends nothing of the kind: below
+its shallowest cell there is no p-value, and a call becomes ``indeterminate``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,10 +40,12 @@ from senoscore.null import (
     p_values,
     pack_sample,
     score_lineage,
+    stratum_limits,
 )
 from senoscore.settings import CallSettings
 
 DEPTHS: Final = (0.5, 0.25)
+Within = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.int64]]
 ALL_CALLS: Final = "all calls"
 # cells failed or set aside before any score: depth could not change their call
 _CALLS: Final = (keys.OBS_T_STATE, keys.OBS_SENESCENCE_CALL)
@@ -155,9 +158,7 @@ def strata_at(
         if not used.any():
             continue
         here = np.flatnonzero(new_codes == code)
-        highest = np.full(int(strata[used].max()) + 1, -np.inf)
-        np.maximum.at(highest, strata[used], depth[used])
-        limits = np.maximum.accumulate(highest)[:-1]
+        limits = stratum_limits(depth[used])
         out[here] = np.searchsorted(limits, new_depth[here], side="left")
         out[here[new_depth[here] < depth[used].min()]] = -1
     return out
@@ -182,6 +183,7 @@ def certify(
     strata: NDArray[np.int64],
     settings: CallSettings,
     arm: pd.DataFrame | None = None,
+    within: Within | None = None,
     threads: int = 1,
 ) -> pd.DataFrame:
     """How many calls of the sampled cells stand when the cells lose molecules.
@@ -206,6 +208,9 @@ def certify(
         Thresholds.
     arm
         Phenotype arm by antibodies, of all cells: they lose no molecules.
+    within
+        The strata of a frozen reference, if it is its null the cells were judged by: depths and
+        lineage codes -> stratum, -1 below its range.
     threads
         The result does not depend on it.
 
@@ -236,8 +241,7 @@ def certify(
             few, thresholds, [voting[k] for k in at], thinned, histogram[:, at], able[:, :, at],
             cells.iloc[rows], codes[rows], sums=sums, n_cells=n_cells, run=(depth, codes, strata),
             settings=settings,
-            arm=None if arm is None else arm.iloc[rows],
-            threads=threads,
+            arm=None if arm is None else arm.iloc[rows], within=within, threads=threads,
         )  # fmt: skip
         tables.append(compare(before, after, cells.iloc[rows], below, share))
     return pd.concat(tables, ignore_index=True)
@@ -258,17 +262,20 @@ def _judge_thinned(
     run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
     settings: CallSettings,
     arm: pd.DataFrame | None,
+    within: Within | None,
     threads: int,
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Calls of thinned cells, and which of them fell below the run's range of depths."""
     totals = thinned.totals
     n_codes, n_signatures, n_strata = histogram.shape[:3]
-    inside = strata_at(totals, codes, *run)
+    inside = strata_at(totals, codes, *run) if within is None else within(totals, codes)
     below = inside < 0
-    # a handful of cells makes no null: they take the nearest the run has
-    lonely = np.bincount(codes[below], minlength=n_codes)[codes] < MIN_CELLS_PER_STRATUM
-    inside[below & lonely] = 0
-    own, n_own = depth_strata(totals, codes, n_codes, (inside < 0) & (totals > 0))
+    if within is None:
+        # a handful of cells makes no null: they take the nearest the run has
+        lonely = np.bincount(codes[below], minlength=n_codes)[codes] < MIN_CELLS_PER_STRATUM
+        inside[below & lonely] = 0
+    alone = (inside < 0) & (totals > 0) & (within is None)
+    own, n_own = depth_strata(totals, codes, n_codes, alone)
     shape = (len(codes), n_signatures)
     score, z = np.full(shape, np.nan), np.full(shape, np.nan)
     counted = np.zeros((n_codes, n_signatures, n_own, N_BINS), np.int64)

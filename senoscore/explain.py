@@ -18,6 +18,10 @@ several signatures is left out of all of them at once, as if it had not been mea
 The run's null counts all cells of the lineage, the new one those sampled. Where these are not the
 same cells, p is read off the run's null and multiplied by the ratio of the two sampled nulls (without
 the gene and with it) at the same z: the tails are the run's, only their change is estimated.
+
+In a run against a frozen reference the controls, centres, null and thresholds are the reference's; by
+how much a gene's absence moves centres and null is estimated in the cells that the run sampled (fewer
+than ten: not at all).
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ from senoscore.kernels.passes import (
     null_z_rows,
 )
 from senoscore.null import (
+    MIN_CELLS,
     ControlGenes,
     Plan,
     VotingGenes,
@@ -66,6 +71,7 @@ from senoscore.scoring import (
     choose_signatures,
     control_eligible,
     finish,
+    finish_fitted,
     group_codes,
     id_rank,
     powered_cells,
@@ -79,6 +85,8 @@ from senoscore.streaming import Intake
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from senoscore.reference import Fitted
 
 MAX_CELLS: Final = 200
 _AT_ONCE: Final = 10
@@ -123,6 +131,8 @@ class Judged:
     sums: NDArray[np.int64]
     eligible: NDArray[np.bool_]
     rank: NDArray[np.int64]
+    centres: NDArray[np.float64]
+    fitted: Fitted | None
     kind: int
     n_null: int
     seed: int
@@ -158,6 +168,7 @@ def judge(
     keep: Sequence[str],
     settings: CallSettings,
     arm: pd.DataFrame | None = None,
+    fitted: Fitted | None = None,
     **others: Any,
 ) -> Judged:
     """The calls of a run, made again from its scores, for the signatures in `keep`.
@@ -175,14 +186,21 @@ def judge(
         Thresholds.
     arm
         Phenotype arm by antibodies, one row per cell, where calls rest on it.
+    fitted
+        The frozen reference by whose null and thresholds the cells were judged, if any; then
+        `histogram` and `able` are its own.
     others
         The remaining fields of `Judged`.
     """
     at = [k for k, name in enumerate(plan.signatures) if name in set(keep)]
     names = [plan.signatures[k] for k in at]
     index = cells.index
+    found = (
+        finish(score[:, at], z[:, at], histogram[:, at], codes, strata)
+        if fitted is None
+        else finish_fitted(score, z, fitted, codes, strata).take(at)
+    )
     score, z, histogram = score[:, at], z[:, at], histogram[:, at]
-    found = finish(score, z, histogram, codes, strata)
 
     def frame(values: NDArray[Any]) -> pd.DataFrame:
         return pd.DataFrame(values, index=index, columns=names)
@@ -194,17 +212,23 @@ def judge(
     powered = frame(powered_cells(able[:, :, at], codes, strata))
     recorder, calls = Recorder(), None
     if set(plan.lineages) <= set(keys.LINEAGES):
-        calls = calling.verdicts(tables, cells, powered, settings=settings, adjust=recorder)
+        adjust = recorder if fitted is None else fitted.thresholds.adjust
+        calls = calling.verdicts(tables, cells, powered, settings=settings, adjust=adjust)
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
-    thresholds = Thresholds.of(
-        rna.pvalue, rna.padj, lineage, recorder.curves,
-        dict.fromkeys(plan.lineages, tuple(names)),
+    thresholds = (
+        Thresholds.of(
+            rna.pvalue, rna.padj, lineage, recorder.curves,
+            dict.fromkeys(plan.lineages, tuple(names)),
+        )
+        if fitted is None
+        else fitted.thresholds
     )  # fmt: skip
     return Judged(
         names=index, cells=cells, lineages=plan.lineages, codes=codes, strata=strata,
         voting=tuple(voting[k] for k in at), usable=plan.usable[:, at], n_null=plan.n_null,
         histogram=histogram, score=score, tables=tables, powered=powered, thresholds=thresholds,
-        calls=calls, settings=settings, arm=arm, **others,
+        calls=calls, settings=settings, arm=arm, centres=plan.centres[:, at], fitted=fitted,
+        **others,
     )  # fmt: skip
 
 
@@ -275,8 +299,8 @@ def _how_scored(adata: AnnData) -> dict[str, Any]:
     written = adata.uns.get(keys.UNS, {})
     if "reference" in written:
         raise InputDataError(
-            "these cells were scored against a frozen reference, which cannot be explained: score "
-            "them without one"
+            "these cells were scored against a frozen reference: analyse them with it "
+            "(score.reference) into a results folder, and explain that"
         )
     if keys.OBSM_PADJ not in adata.obsm or "scored" not in written:
         hint = (
@@ -533,20 +557,30 @@ def judge_without(
     rows: NDArray[np.int64],
 ) -> Without:
     """z and p without each gene, against the null without it."""
-    sampled = np.flatnonzero(
-        (judged.codes[judged.sample_rows] == code) & (judged.strata[judged.sample_rows] >= 0)
-    )
+    here = (judged.codes == code) & (judged.strata >= 0)
+    fixed = judged.fitted is not None
+    if fixed:
+        here &= judged.cells[keys.OBS_QC_PASS].to_numpy(bool)
+    sampled = np.flatnonzero(here[judged.sample_rows])
+    # a reference scores single cells too: with so few the null and the centres stay as they are
+    alone = fixed and len(sampled) < MIN_CELLS
+    # what a reference holds is drawn, whether these cells express it or not
+    sums = np.ones_like(judged.sums[code]) if fixed else judged.sums[code]
     sample, at = judged.sample[sampled], judged.sample_rows[sampled]
     n_strata = judged.histogram.shape[2]
     z, null = [], []
     variants = leave_out(genes, controls)
     for first in range(0, len(variants), _AT_ONCE):
         some = variants[first : first + _AT_ONCE]
-        table = build_sets(
-            [v for v, _ in some], [d for _, d in some], judged.sums[code], n_null=judged.n_null
-        )
+        table = build_sets([v for v, _ in some], [d for _, d in some], sums, n_null=judged.n_null)
         null_z = _null_z(judged, sample, judged.totals[at], table, len(some))
         centre = centre_of(null_z)
+        if first == 0:
+            whole_centre = centre[0].copy()
+        if fixed:
+            # the reference's own, and by how much the gene's absence moves it here
+            moved = np.zeros_like(centre) if alone else centre - whole_centre
+            centre = judged.centres[code, signature] + moved
         null_z -= centre
         own = _null_z(judged, cells, judged.totals[rows], table, len(some))
         z.append(own[:, :, 0] - centre[:, 0])
@@ -562,6 +596,8 @@ def judge_without(
     whole_run, whole, part = p_in(run), p_in(counted[0]), p_in(counted)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = np.where(whole_run == whole, part, np.minimum(1.0, whole_run * part / whole))
+    if alone:
+        p = whole_run
     medians = null_medians(run) + null_medians(counted) - null_medians(counted[0])
     aligned = align_depth(own_z, np.zeros(len(rows), np.int64), judged.strata[rows], medians[None])
     return Without(aligned[:, 1:], p[:, 1:])
@@ -771,6 +807,9 @@ def _drawn(
     judged: Judged, code: int, k: int, controls: ControlGenes
 ) -> tuple[VotingGenes, NDArray[np.int64]]:
     """The expressed genes of a signature in the order of their draw, and the draw."""
+    if judged.fitted is not None:
+        place = judged.fitted.plan.signatures.index(judged.voting[k].name)
+        return judged.fitted.drawn[code, place]
     genes, sums = judged.voting[k], judged.sums[code]
     order = draw_order(genes, sums)
     drawn, weights = draw_sets(

@@ -772,13 +772,19 @@ def _call(run: _Run) -> None:
     if evidence is not None:
         calls = evidence.tell(calls)
     certified = pd.DataFrame(columns=list(certificate.COLUMNS))
-    if "histogram" in parts[0] and data.scale == "counts" and state.reference is None:
+    if "histogram" in parts[0] and data.scale == "counts":
+        fitted = state.fitted
         certified = certificate.certify(
-            plan, calling.thresholds(rna, state.cells, recorder.curves),
-            voting=state.prepared.voting, histogram=histogram, able=able, cells=state.cells,
+            plan,
+            calling.thresholds(rna, state.cells, recorder.curves)
+            if fitted is None
+            else fitted.thresholds,
+            voting=state.prepared.voting, able=able, cells=state.cells,
+            histogram=histogram if fitted is None else fitted.histogram,
+            within=None if fitted is None else fitted.strata,
             calls=calls, sample=state.sample, sample_rows=state.sample_rows,
             gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
-            codes=state.codes, strata=state.strata, settings=run.settings.call,
+            codes=state.codes, strata=state.counted, settings=run.settings.call,
             arm=evidence.table if evidence is not None and evidence.used else None,
             threads=run.threads,
         )  # fmt: skip
@@ -1081,11 +1087,6 @@ def reopen(
             "was scored"
         )
     state, parts = _Scoring(run, data), run.parts("score")
-    if state.reference is not None:
-        raise InputDataError(
-            f"the run in {directory} was scored against a frozen reference, which cannot be "
-            "explained: analyse the data set without one"
-        )
     if "histogram" not in parts[0]:
         raise InputDataError(
             f"{directory}: {scoring.refused_scale(data.scale, data.matrix)}, so that there is "
@@ -1093,7 +1094,12 @@ def reopen(
         )
     score, z = _joined(parts, "score"), _joined(parts, "z")
     histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-    plan = state.plan(parts)
+    plan, fitted = state.plan(parts), state.fitted
+    _same_reference(state.reference, parts)
+    if fitted is None:
+        able = _able(run, state, plan, histogram, score, z)
+    else:
+        histogram, able = fitted.histogram, fitted.able
     keep = {name for lineage in keys.LINEAGES for name in calling.deciding(lineage)}
     if signature is not None:
         scoring.note_unscored(state.prepared, plan.usable, plan)
@@ -1109,7 +1115,7 @@ def reopen(
 
     return explain.judge(
         cells=state.cells, plan=plan, voting=state.prepared.voting, histogram=histogram,
-        score=score, z=z, able=_able(run, state, plan, histogram, score, z), codes=state.codes,
+        score=score, z=z, able=able, codes=state.codes, fitted=fitted,
         strata=state.strata, keep=sorted(keep), settings=run.settings.call, donor=state.donor,
         group=np.where(state.groups >= 0, named[state.groups], "") if len(named) else state.donor,
         totals=state.totals, symbols=data.genes.symbols, sums=state.sums, eligible=state.eligible,

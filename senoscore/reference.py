@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from senoscore.adjust import Curve
+from senoscore.adjust import Curve, Thresholds
 from senoscore.calibration import COLUMNS, LEVELS
 from senoscore.errors import InputDataError, SignatureError
 from senoscore.genes import GeneIndex
@@ -278,6 +278,7 @@ class Reference:
         able = np.zeros((len(lineages), self.n_strata, len(signatures)), bool)
         reasons: dict[tuple[str, str], str] = {}
         rows, tables = [], []
+        drawn = {}
         everywhere = np.ones(genes.n_genes, np.int64)
         for code, lineage in enumerate(lineages):
             k = self.lineages.index(lineage) if lineage in self.lineages else -1
@@ -297,6 +298,7 @@ class Reference:
                         reasons[lineage, name] = str(row["reason"])
                     else:
                         usable[code, s] = True
+                        drawn[code, s] = (own, draw[0])
                         centres[code, s] = frozen.centres
                         histogram[code, s] = self.histogram[k, names.index(name)]
                         able[code, :, s] = self.able[k, :, names.index(name)]
@@ -307,7 +309,8 @@ class Reference:
             tuple(lineages), tuple(signatures), self.n_null,
             join_sets(tables, genes.n_genes), usable, centres, reasons,
         )  # fmt: skip
-        return Fitted(self, plan, histogram, able, pd.DataFrame(rows, columns=list(COVERAGE)))
+        coverage = pd.DataFrame(rows, columns=list(COVERAGE))
+        return Fitted(self, plan, histogram, able, coverage, drawn)
 
     def summary(self, level: float = 0.05) -> pd.DataFrame:
         """What it holds: per lineage and signature the genes, and the p a call takes.
@@ -346,6 +349,7 @@ class Fitted:
     """A reference as it applies to one data set: lineages and signatures in that data set's order.
 
     coverage: per lineage and signature, what of the reference is not measured (columns `COVERAGE`).
+    drawn: per code and position of a signature its genes and their controls, genes × null sets.
     """
 
     reference: Reference
@@ -353,6 +357,16 @@ class Fitted:
     histogram: NDArray[np.int64]
     able: NDArray[np.bool_]
     coverage: pd.DataFrame
+    drawn: Mapping[tuple[int, int], tuple[VotingGenes, NDArray[np.int64]]]
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What p a call takes."""
+        return Thresholds(self.reference.cells, self.reference.steps)
+
+    def strata(self, depth: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `Reference.strata`, for the lineages of the data set."""
+        return self.reference.strata(depth, codes, self.plan.lineages)
 
     def finish(
         self, z: NDArray[np.float64], codes: NDArray[np.int64], strata: NDArray[np.int64]
@@ -487,7 +501,9 @@ def _fit_one(
         "reason": reason,
     }
     own = np.flatnonzero(kept)
-    voting = VotingGenes(name, at[frozen.genes[own]], frozen.weights[own], ())
+    # ids only tell genes apart here: nothing is drawn any more
+    ids = tuple(map(str, frozen.genes[own].tolist()))
+    voting = VotingGenes(name, at[frozen.genes[own]], frozen.weights[own], ids)
     if reason:
         return row, voting, None
     for g in own[measured[own] < 1]:

@@ -302,6 +302,10 @@ class Matched:
     pvalue: NDArray[np.float64]
     padj: NDArray[np.float64]
 
+    def take(self, columns: Sequence[int]) -> Matched:
+        """Some of the signatures."""
+        return Matched(*(v[:, columns] for v in (self.score, self.z, self.pvalue, self.padj)))
+
 
 def powered_cells(
     able: NDArray[np.bool_], codes: NDArray[np.int64], strata: NDArray[np.int64]

@@ -386,7 +386,7 @@ def test_scores_made_in_memory_can_be_frozen(
     assert made.lowest[k] == depth.min()
     with pytest.raises(InputDataError, match="scored against a reference: use that one"):
         sn.tl.freeze(again, tmp_path / "x.npz")
-    with pytest.raises(InputDataError, match="cannot be explained"):
+    with pytest.raises(InputDataError, match="analyse them with it"):
         sn.tl.explain(again, state="exhausted")
 
 
@@ -469,17 +469,71 @@ def test_a_changed_number_is_noticed(folder: Path, tmp_path: Path) -> None:
         assert all(not name.startswith(("/", "..")) for name in archive.namelist())
 
 
-def test_runs_against_a_reference_are_neither_frozen_nor_explained(
-    folder: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def at_home(folder: Path) -> Path:
+    """The cohort analysed against the reference frozen from it."""
+    settings = {"score": {"reference": str(folder / "ref.npz")}}
+    out = folder / "home"
+    quietly(sn.analyse, folder / "cohort.h5ad", out=out, settings=settings)
+    return out
+
+
+def test_a_run_against_its_own_reference_is_explained_as_without_it(
+    folder: Path, at_home: Path
 ) -> None:
+    plain = sn.tl.explain(folder / "results", state="exhausted", max_cells=20)
+    frozen = sn.tl.explain(at_home, state="exhausted", max_cells=20)
+    assert len(plain.scores) > 20
+    for name in ("scores", "contributions", "removals", "stability", "genes", "groups"):
+        pd.testing.assert_frame_equal(
+            getattr(frozen, name), getattr(plain, name), check_exact=False, rtol=1e-9, atol=1e-9
+        )
+
+
+def test_one_cell_is_explained_by_the_null_of_the_reference(
+    folder: Path, at_home: Path, tmp_path: Path
+) -> None:
+    """No sample to estimate a gene's absence from: the null and the centres stay as they are."""
+    home = ad.read_h5ad(at_home / "senoscore.h5ad")
+    here = (home.obs["t_state"] == "exhausted").to_numpy()
+    names = home.obs_names[np.flatnonzero(here)[:3]]
+    few = ad.read_h5ad(folder / "cohort.h5ad")[names].copy()
+    few.write_h5ad(tmp_path / "few.h5ad")
+    settings = {"score": {"reference": str(folder / "ref.npz")}}
+    quietly(sn.analyse, tmp_path / "few.h5ad", out=tmp_path / "out", settings=settings)
+    found = sn.tl.explain(tmp_path / "out", cells=[names[0]])
+    there = sn.tl.explain(at_home, cells=[names[0]])
+    columns = ["signature", "gene", "contribution", "z_contribution"]
+    pd.testing.assert_frame_equal(found.contributions[columns], there.contributions[columns])
+    sums = found.contributions.groupby("signature")["z_contribution"].sum()
+    scores = found.scores.set_index("signature")
+    np.testing.assert_allclose(sums[scores.index], scores["z"] + scores["z_reference"])
+    # without a gene z falls by about what it gave, and p stands in the null of the reference
+    assert found.contributions["pvalue_without"].between(0, 1).all()
+
+
+def test_a_run_against_a_reference_has_a_certificate(folder: Path, at_home: Path) -> None:
+    """At home it is that of the run, but for cells below the range: they get no p-value."""
+    plain, frozen = (
+        pd.read_csv(where / "certificate.tsv", sep="\t", keep_default_na=False)
+        for where in (folder / "results", at_home)
+    )
+    assert len(frozen) == len(plain) > 20
+    inside = (plain["n_below_range"] == 0) & (plain["n_cells"] > 0)
+    assert inside.sum() > 5
+    counts = ["n_cells", "n_kept", "n_indeterminate", "n_flipped", "n_below_range"]
+    pd.testing.assert_frame_equal(frozen.loc[inside, counts], plain.loc[inside, counts])
+    below = frozen[~inside & (frozen["state"] == "all calls") & (frozen["n_cells"] > 0)]
+    assert (below["n_indeterminate"] >= below["n_below_range"]).all()
+
+
+def test_runs_against_a_reference_are_not_frozen(folder: Path, tmp_path: Path) -> None:
     ref = str(folder / "ref.npz")
     out = tmp_path / "again"
     settings = {"score": {"reference": ref}}
     quietly(sn.analyse, folder / "cohort.h5ad", out=out, settings=settings)
     with pytest.raises(InputDataError, match="itself scored against a reference"):
         sn.tl.freeze(out, tmp_path / "x.npz")
-    with pytest.raises(InputDataError, match="cannot be explained"):
-        sn.tl.explain(out, state="exhausted")
     coverage = pd.read_csv(out / "coverage.tsv", sep="\t")
     assert (coverage["reference_frac_controls_missing"].dropna() == 0).all()
     # the file is another one by the time of the calls
