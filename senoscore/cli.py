@@ -90,9 +90,8 @@ def _inspect(args: argparse.Namespace) -> int:
 def _simulate(args: argparse.Namespace) -> int:
     from senoscore.simulate import simulate_to
 
-    print(
-        simulate_to(args.out, **_given(args, "n_cells", "n_genes", "n_donors", "seed", "threads"))
-    )
+    given = _given(args, "n_cells", "n_genes", "n_donors", "depth_median", "seed", "threads")
+    print(simulate_to(args.out, **given))
     return 0
 
 
@@ -288,6 +287,10 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--n-cells", type=_positive, metavar="N", help="cells")
     simulate.add_argument("--n-genes", type=_positive, metavar="G", help="genes")
     simulate.add_argument("--n-donors", type=_positive, metavar="D", help="donors")
+    simulate.add_argument(
+        "--depth", dest="depth_median", type=_positive, metavar="C",
+        help="median counts per cell (default: 4000; 10000 gives some 2,500 genes per cell)",
+    )  # fmt: skip
     simulate.add_argument("--seed", type=_whole, metavar="S", help="seed; same seed, same bytes")
     _threads(simulate)
 
@@ -395,7 +398,8 @@ _INSPECT: Final = """\
 senoscore inspect pbmc.h5ad
 senoscore inspect pbmc.h5ad --json | jq .counts"""
 _SIMULATE: Final = """\
-senoscore simulate cohort.h5ad --n-cells 20000 --seed 1"""
+senoscore simulate cohort.h5ad --n-cells 20000 --seed 1
+senoscore simulate deep.h5ad --n-cells 100000 --n-genes 30000 --depth 10000"""
 _DEMO: Final = """\
 senoscore demo
 senoscore demo --out /tmp/demo --n-cells 2000"""

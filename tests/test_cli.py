@@ -14,7 +14,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from anndata import read_h5ad
 
 from senoscore import __version__, cli, console
 from senoscore.cli import main
@@ -218,6 +220,18 @@ def test_simulate_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "60 cells x" in capsys.readouterr().out
     assert run("inspect", "s.h5ad", "--json") == 0
     assert json.loads(capsys.readouterr().out)["n_obs"] == 60
+
+
+def test_simulated_depth_is_the_median_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--n-cells", "600", "--n-genes", "3000"]
+    for depth in (900, 9000):
+        assert run("simulate", "s.h5ad", *sizes, "--depth", str(depth)) == 0
+        totals = np.asarray(read_h5ad(tmp_path / "s.h5ad").X.sum(axis=1))
+        assert float(np.median(totals)) == pytest.approx(depth, rel=0.15)
+    assert run("simulate", "s.h5ad", *sizes, "--depth", "3") == 2
+    assert "depth_median" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from senoscore.errors import InputDataError
 from senoscore.kernels._numba import njit, over_rows
-from senoscore.kernels.sets import SetIndex, check_rows, make_set_index, membership
+from senoscore.kernels.sets import (
+    SetIndex,
+    check_rows,
+    make_set_index,
+    membership,
+    refuse_stray,
+)
 
 __all__ = ["SetIndex", "aucell", "make_set_index", "ucell"]
 
 #: Rows of integers below this are ranked by histogram. Few cells hold a higher count (those take
 #: the general path), and the histogram stays within the fastest cache.
 N_BINS = 4096
+
+# the highest value that has a bin, as the bits of a float
+_LAST_32 = np.float32(N_BINS - 1).view(np.uint32)
+_LAST_64 = np.float64(N_BINS - 1).view(np.uint64)
+# from one histogram to the next; not a multiple of 4 KiB, which processors take for one place
+_LANE = np.uint64(N_BINS + 272)
 
 #: AUCell credits are rounded to this fraction of a rank. Sums stay within 63 bits for 2**16 genes
 #: in a set and ``n_up`` up to 2**16, and the error (2**-31 of a rank) is below that of float64
@@ -75,11 +87,42 @@ def _place(
 
 
 @njit
+def _highest(values: NDArray[Any]) -> int:
+    """The highest of a row's columns, or of its values' bits, as unsigned integers.
+
+    Besides proving that no lookup will fall outside its table, this reads the row in order, many
+    values at a time, which brings it into the cache: what follows looks values up one by one, and
+    straight from memory that takes twice as long.
+    """
+    highest = values.dtype.type(0)
+    for j in range(len(values)):
+        highest = max(highest, values[j])
+    return highest  # type: ignore[no-any-return]
+
+
+@njit
+def _whole_counts(row: NDArray[Any], whole: NDArray[np.int32]) -> int:
+    """A row of values from 0 to N_BINS - 1 as integers, and the highest; -1 if not all are whole."""
+    # two loops without branches or sums, so that many values are done at a time
+    none = np.int32(N_BINS)
+    for j in range(len(row)):
+        count = np.int32(row[j])
+        whole[j] = count if row.dtype.type(count) == row[j] else none
+    top = np.int32(0)
+    for j in range(len(row)):
+        top = max(top, whole[j])
+    return top if top < N_BINS else -1  # type: ignore[return-value]
+
+
+@njit
 def _rank_counts(
     row: NDArray[Any],
+    bits: NDArray[Any],
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
+    whole: NDArray[np.int32],
     bins: NDArray[np.int32],
+    above: NDArray[np.int32],
     hits: NDArray[np.int32],
     higher: NDArray[np.int64],
     equal: NDArray[np.int64],
@@ -88,48 +131,55 @@ def _rank_counts(
 
     Returns -1 hits if the row is not of that kind. `bins` is all zeros before and after.
     """
-    n = len(row)
-    zero = row.dtype.type(0)
-    last = row.dtype.type(N_BINS - 1)
-    for j in range(min(n, 16)):  # do not fill a histogram only to find that values are logs
-        if not (zero <= row[j] <= last) or row[j] != np.floor(row[j]):
-            return -1, 0
-    n_hits = np.uint32(0)
-    top = np.int32(0)
-    whole = True
-    for j in range(n):
-        # no branches: clamping sends whatever has no bin (NaN too, where max() may return NaN) to
-        # a bin it does not equal; two histograms, for most counts are 1 and would wait for each
-        # other
-        value = row[j]
-        clamped = value if value > zero else zero
-        clamped = clamped if clamped < last else last
-        c = np.int32(clamped)
-        whole &= value == row.dtype.type(c)
-        bins[2 * np.uint32(c) + (j & 1)] += 1
-        top = max(top, c)
-        hits[n_hits] = j
-        n_hits += marked[columns[j]]
-    n_above = n - bins[0] - bins[1]
-    if not whole:
-        bins[: 2 * top + 2] = 0
+    # bits order as their floats do, and those of negative values, of -0.0 and NaN come last
+    if bits.itemsize == 4:
+        top = -1 if _highest(bits.view(np.uint32)) > _LAST_32 else 0
+    else:
+        top = -1 if _highest(bits.view(np.uint64)) > _LAST_64 else 0
+    if top == 0:
+        top = _whole_counts(row, whole)
+    if top < 0:
         return -1, 0
-    # bins[2 * b] becomes the number of values above b, the next how many are b
-    total = 0
+    n = np.uint64(len(row))
+    n_hits = np.uint64(0)
+    start = np.uint64(0)
+    # four histograms in turns: most counts are 1, and one addition to a bin waits for the last
+    while start + np.uint64(4) <= n:
+        for lane in range(4):
+            j = start + np.uint64(lane)
+            bins[np.uint64(lane) * _LANE + np.uint64(whole[j])] += 1
+            hits[n_hits] = j
+            n_hits += np.uint64(marked[columns[j]])
+        start += np.uint64(4)
+    while start < n:
+        bins[np.uint64(whole[start])] += 1
+        hits[n_hits] = start
+        n_hits += np.uint64(marked[columns[start]])
+        start += np.uint64(1)
+    for b in range(top + 1):
+        at = np.uint64(b)
+        above[at] = (
+            bins[at]
+            + bins[at + _LANE]
+            + bins[at + np.uint64(2) * _LANE]
+            + bins[at + np.uint64(3) * _LANE]
+        )
+    for lane in range(4):
+        bins[lane * np.int64(_LANE) : lane * np.int64(_LANE) + top + 1] = 0
+    # above[b] becomes the number of values above b - 1
+    total = np.int32(0)
+    above[top + 1] = 0
     for b in range(top, -1, -1):
-        count = bins[2 * b] + bins[2 * b + 1]
-        bins[2 * b] = total
-        bins[2 * b + 1] = count
-        total += count
+        total += above[b]
+        above[b] = total
     kept = 0
     for k in range(n_hits):
-        b = int(row[hits[k]])
+        b = whole[hits[k]]
         hits[kept] = hits[k]
-        higher[kept] = bins[2 * b]
-        equal[kept] = bins[2 * b + 1]
+        higher[kept] = above[b + 1]
+        equal[kept] = above[b] - above[b + 1]
         kept += b > 0  # an explicit zero is a zero
-    bins[: 2 * top + 2] = 0
-    return kept, n_above
+    return kept, above[1]
 
 
 @njit
@@ -197,7 +247,9 @@ def _rank_row(
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
     n_vars: int,
+    whole: NDArray[np.int32],
     bins: NDArray[np.int32],
+    above: NDArray[np.int32],
     hits: NDArray[np.int32],
     higher: NDArray[np.int64],
     equal: NDArray[np.int64],
@@ -211,7 +263,9 @@ def _rank_row(
 
     Returns the number of such values, and how many values of the row are above and below zero.
     """
-    n_hits, n_above = _rank_counts(data, columns, marked, bins, hits, higher, equal)
+    n_hits, n_above = _rank_counts(
+        data, bits, columns, marked, whole, bins, above, hits, higher, equal
+    )
     if n_hits >= 0:
         return n_hits, n_above, 0
     return _rank_any(
@@ -246,9 +300,12 @@ def _ucell_rows(
     w_neg: float,
     lowest: float,
     scores: NDArray[np.float64],
+    stray: NDArray[np.bool_],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)
-    bins = np.zeros(2 * N_BINS, np.int32)
+    whole = np.empty(longest, np.int32)
+    bins = np.zeros(4 * np.int64(_LANE), np.int32)
+    above = np.empty(N_BINS + 1, np.int32)
     hits = np.empty(longest + 1, np.int32)
     higher = np.empty(longest + 1, np.int64)
     equal = np.empty(longest + 1, np.int64)
@@ -260,9 +317,12 @@ def _ucell_rows(
     credit = np.empty(len(n_found), np.int64)
     for i in range(first_row, last_row):
         row = slice(indptr[i], indptr[i + 1])
+        stray[i] = _highest(columns[row]) >= n_vars
+        if stray[i]:
+            continue
         n_hits, n_above, n_below = _rank_row(
             data[row], bits[row], columns[row], marked, n_vars,
-            bins, hits, higher, equal, keys, values, places, counts,
+            whole, bins, above, hits, higher, equal, keys, values, places, counts,
         )  # fmt: skip
         credit[:] = 0
         for k in range(n_hits):
@@ -369,17 +429,19 @@ def ucell(
     """
     if max_rank < 2:
         raise InputDataError(f"max_rank must be at least 2, found {max_rank}")
-    pointers, columns, values = check_rows(indptr, indices, data, n_vars)
+    pointers, columns, values = check_rows(indptr, indices, data, n_vars, look=False)
     table = membership(sets, n_vars)
     n_found = sets.n_found()
     reach = np.minimum(n_found + sets.n_missing, max_rank)
     most = 2 * reach * max_rank - reach * (reach + 1)  # credit of the best possible cell
     scores = np.empty((len(pointers) - 1, sets.n_sets))
+    stray = np.empty(len(scores), bool)
     over_rows(
         _ucell_rows, pointers, columns, values, _bits(values), n_vars,
         table.marked, table.slot, table.first, table.arm, n_found.ravel(), most.ravel(),
-        int(max_rank), float(w_neg), 0.0 if clip else -np.inf, scores, threads=threads,
+        int(max_rank), float(w_neg), 0.0 if clip else -np.inf, scores, stray, threads=threads,
     )  # fmt: skip
+    refuse_stray(columns, stray, n_vars)
     return scores
 
 
@@ -450,9 +512,12 @@ def _aucell_rows(
     n_up: int,
     in_order: bool,  # noqa: FBT001 (kernels take no keywords)
     scores: NDArray[np.float64],
+    stray: NDArray[np.bool_],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)
-    bins = np.zeros(2 * N_BINS, np.int32)
+    whole = np.empty(longest, np.int32)
+    bins = np.zeros(4 * np.int64(_LANE), np.int32)
+    above = np.empty(N_BINS + 1, np.int32)
     hits = np.empty(longest + 1, np.int32)
     higher = np.empty(longest + 1, np.int64)
     equal = np.empty(longest + 1, np.int64)
@@ -465,9 +530,12 @@ def _aucell_rows(
     width = bits.itemsize
     for i in range(first_row, last_row):
         row = slice(indptr[i], indptr[i + 1])
+        stray[i] = _highest(columns[row]) >= n_vars
+        if stray[i]:
+            continue
         n_hits, n_above, n_below = _rank_row(
             data[row], bits[row], columns[row], marked, n_vars,
-            bins, hits, higher, equal, keys, values, places, counts,
+            whole, bins, above, hits, higher, equal, keys, values, places, counts,
         )  # fmt: skip
         if in_order:
             _count_earlier(bits[row], hits, n_hits, higher, equal, n_up, earlier)
@@ -581,7 +649,8 @@ def aucell(
         raise InputDataError(
             f"n_up must be between 2 and the number of genes ({n_vars}), found {n_up}"
         )
-    pointers, columns, values = check_rows(indptr, indices, data, n_vars)
+    look = tie_order is not None  # it looks columns up before the kernel does
+    pointers, columns, values = check_rows(indptr, indices, data, n_vars, look=look)
     if tie_order is not None:
         order = np.asarray(tie_order, dtype=np.int64)
         if not np.array_equal(np.sort(order), np.arange(n_vars)):
@@ -597,9 +666,11 @@ def aucell(
     reach = np.minimum(n_found, n_up)
     most = reach * n_up - reach * (reach + 1) // 2
     scores = np.empty((len(pointers) - 1, sets.n_sets))
+    stray = np.empty(len(scores), bool)
     over_rows(
         _aucell_rows, pointers, columns, values, _bits(values), n_vars,
         table.marked, table.slot, table.columns, table.first, table.arm // 2, n_found, most,
-        int(n_up), tie_order is not None, scores, threads=threads,
+        int(n_up), tie_order is not None, scores, stray, threads=threads,
     )  # fmt: skip
+    refuse_stray(columns, stray, n_vars)
     return scores

@@ -176,7 +176,7 @@ def membership(sets: SetIndex, n_vars: int, *, only_up: bool = False) -> Members
 
 
 def check_rows(
-    indptr: ArrayLike, indices: ArrayLike, data: ArrayLike, n_vars: int
+    indptr: ArrayLike, indices: ArrayLike, data: ArrayLike, n_vars: int, *, look: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[Any]]:
     """CSR arrays as the kernels need them, proven not to point outside the matrix.
 
@@ -184,6 +184,9 @@ def check_rows(
     Data are returned as float32 or float64, whichever holds them exactly, so that each kernel is
     compiled for two types only. Arrays that fit are not copied (those marked read-only are: numba
     would compile everything once more for them).
+
+    Without `look` the kernel proves columns itself, row by row, for :func:`refuse_stray`: looking at
+    all of them here, before they are needed, is one more way through memory.
     """
     pointers = np.require(indptr, np.int64, ["C", "W"])
     columns = np.asarray(indices)
@@ -199,12 +202,10 @@ def check_rows(
         if columns.dtype.kind not in "iu":
             raise InputDataError(f"column indices must be integers, found dtype {columns.dtype}")
         # seen as unsigned, a negative index is the largest: one look finds both mistakes
-        seen = columns.view(np.uint32) if columns.dtype == np.int32 else columns
-        if seen.max() >= n_vars or (seen is columns and seen.min() < 0):
-            raise InputDataError(
-                f"column indices {columns.min()} to {columns.max()} do not fit {n_vars} genes; "
-                "the file is damaged, or the number of genes is wrong"
-            )
+        narrow = columns.dtype == np.int32
+        seen = columns.view(np.uint32) if narrow else columns
+        if (look or not narrow) and (seen.max() >= n_vars or (not narrow and seen.min() < 0)):
+            raise _outside(columns, n_vars)
     unsigned = np.require(columns, np.int32, ["C", "W"]).view(np.uint32)
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind not in "bfiu":
@@ -215,3 +216,16 @@ def check_rows(
             raise InputDataError(f"integers beyond 2**53 cannot be scored, found {largest}")
     exact = np.float32 if size <= (4 if kind == "f" else 2) else np.float64
     return pointers, unsigned, np.require(values, exact, ["C", "W"])
+
+
+def refuse_stray(columns: NDArray[np.uint32], stray: NDArray[np.bool_], n_vars: int) -> None:
+    """Raise if a kernel met a row (`stray`) with columns outside the matrix."""
+    if stray.any():
+        raise _outside(columns.view(np.int32), n_vars)
+
+
+def _outside(columns: NDArray[Any], n_vars: int) -> InputDataError:
+    return InputDataError(
+        f"column indices {columns.min()} to {columns.max()} do not fit {n_vars} genes; "
+        "the file is damaged, or the number of genes is wrong"
+    )
