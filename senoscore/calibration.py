@@ -11,6 +11,7 @@ more sets are scored: it costs no more than a hundred in a thousand cells, and h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -187,11 +188,16 @@ def mean_correlation(z: NDArray[np.float64], depth: NDArray[np.float64]) -> tupl
     """
     if not len(z):
         return np.nan, np.nan
-    a, b = rankdata(z, axis=1), rankdata(depth)
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean()
-    scale = np.sqrt((a * a).sum(axis=1, keepdims=True) * (b @ b))
-    parts = np.divide(a * b, scale, out=np.zeros_like(a), where=scale > 0)
-    rho, shared = parts.sum(axis=1), parts.mean(axis=0)
-    over_cells = ((shared - shared.mean()) ** 2).sum()
+    # ranks less their mean are halves, so that these sums have no rounding, and the order of cells
+    # cannot show; fsum rounds once
+    middle = (len(depth) + 1) / 2
+    a, b = rankdata(z, axis=1) - middle, rankdata(depth) - middle
+    products = a * b
+    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum())
+    rho = np.divide(products.sum(axis=1), scale, out=np.zeros(len(z)), where=scale > 0)
+    inverse = np.divide(1.0, scale, out=np.zeros(len(z)), where=scale > 0)
+    shared = (products * inverse[:, None]).mean(axis=0)
+    mean = math.fsum(shared) / len(shared)
+    over_cells = math.fsum((shared - mean) ** 2)
     over_sets = rho.var(ddof=1) / len(rho) if len(rho) > 1 else np.nan
     return float(rho.mean()), float(np.sqrt(over_sets + over_cells))

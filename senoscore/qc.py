@@ -121,7 +121,7 @@ def judge(
             ),
         }  # fmt: skip
         mt = metrics["pct_counts_mt"].to_numpy()
-        for name in dict.fromkeys(groups):
+        for name in sorted(set(groups)):  # not as they come: the order of cells must not show
             here = groups == name
             for what, (values, n_mads, both, wanted) in measures.items():
                 if not wanted:
