@@ -10,19 +10,52 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from senoscore.config import Config, parse
-from senoscore.pipeline import BLOCK_SIZE, OUTPUTS, SECTIONS
+from senoscore.pipeline import BLOCK_SIZE, OUTPUTS, SECTIONS, SHARDED
 
 RULES: Final = Path(__file__).resolve().parent / "rules"
 CAPTIONS: Final = Path(__file__).resolve().parent / "report"
 
-# Measured peaks (MB): 650 for 6 000 cells, 840 for 40 000; the rest is room.
-_BASE_MB: Final = 1000  # interpreter, libraries, tables of genes and signatures
-_PER_CELL_MB: Final = 0.009  # panel genes, scores and tables of a cell
-_PER_BLOCK_VALUE_MB: Final = 1e-4  # a stored value in the blocks under way, all copies and threads
-_PER_INPUT_MB: Final = 2.0  # where the number of cells is not known yet
+# where the number of cells is not known yet: so much, and so much for each MB of input
+_UNKNOWN_MB: Final = 1500
+_PER_INPUT_MB: Final = 2.0
+_ROOM: Final = 1.25  # over what was measured
+_SIGNATURES: Final = 55  # scored where the settings name none
+
+# What a run holds, in bytes, measured with benchmarks/run.py
+_PANEL: Final = 0.06  # share of a cell's values that lie in marker and signature genes
+_STORED: Final = 8  # a stored value: float32 and its column
+_SAMPLED: Final = 7 * 1000  # whole cells kept, so many of each lineage
+_BLOCK_COPIES: Final = 2  # of each block under way: as read, and as genes
+_COUNTED: Final = 7 * 10 * 2048 * 8  # of a signature's null: lineages, depths, bins
+
+
+class _Need(NamedTuple):
+    """What a stage holds: so many megabytes, bytes of a cell, bytes of a cell and signature, copies
+    of the panel, of the sampled cells and of the counted null, and whether it walks over the matrix.
+    """
+
+    base: float = 330
+    per_cell: float = 300
+    per_score: float = 0
+    panels: float = 0
+    samples: float = 0
+    nulls: float = 0
+    reads: bool = False
+
+
+_NEEDS: Final[Mapping[str, _Need]] = {
+    "inspect": _Need(base=200, per_cell=100),
+    "qc": _Need(panels=2, samples=2, reads=True),
+    "doublets": _Need(base=1000, per_cell=9000, reads=True),
+    "annotate": _Need(panels=2, samples=1),
+    "score": _Need(per_score=24, samples=1, nulls=1, reads=True),
+    "call": _Need(per_cell=500, per_score=64, samples=2, nulls=4),
+    "burden": _Need(per_cell=1000, per_score=24, panels=2, samples=1),
+    "report": _Need(per_cell=1500, per_score=16, panels=1),
+}
 
 
 class Wildcards(Protocol):
@@ -95,6 +128,26 @@ class Plan:
         chosen = self.config.settings(wildcards.dataset).get("score", {}).get("reference")
         return [] if chosen is None else [chosen]
 
+    def memory(self, stage: str) -> Callable[[Wildcards, Iterable[str], int, int], int]:
+        """MB to ask for: by the facts where they are known; doubled when a job was killed for it."""
+
+        def of(wildcards: Wildcards, input: Iterable[str], threads: int, attempt: int) -> int:
+            paths = [Path(p) for p in input]
+            facts = next((p for p in paths if p.name == "facts.json" and p.exists()), None)
+            if facts is None:
+                needed = math.ceil(_UNKNOWN_MB + _PER_INPUT_MB * _size_mb(paths))
+                return needed * (1 << (attempt - 1))
+            known = json.loads(facts.read_text("utf-8"))
+            chosen = self.config.settings(wildcards.dataset).get("score", {}).get("signatures")
+            needed = stage_mb(
+                stage, n_obs=known["n_obs"], n_vars=known["n_vars"], nnz=known["nnz"]["value"],
+                n_signatures=len(chosen) if chosen else _SIGNATURES, threads=threads,
+                shards=self.config.shards(wildcards.dataset),
+            )  # fmt: skip
+            return needed * (1 << (attempt - 1))
+
+        return of
+
     def targets(self) -> list[str]:
         """The last file of every data set."""
         last = OUTPUTS["report"][-1]
@@ -106,20 +159,45 @@ def shard_option(wildcards: Wildcards) -> str:
     return f"--shard {wildcards.shard[1:].replace('of', '/')}" if wildcards.shard else ""
 
 
-def mem_mb(wildcards: Wildcards, input: Iterable[str], attempt: int) -> int:
-    """Memory to ask for, in MB: by cells and values per cell; doubled when a job was killed for it."""
-    facts = next(
-        (Path(p) for p in input if Path(p).name == "facts.json" and Path(p).exists()), None
+def stage_mb(
+    stage: str,
+    *,
+    n_obs: int,
+    n_vars: int,
+    nnz: int | None,
+    n_signatures: int = _SIGNATURES,
+    threads: int = 1,
+    shards: int = 1,
+    block_size: int = BLOCK_SIZE,
+) -> int:
+    """Memory a stage needs at its peak, in MB, from what `inspect` found, with some room.
+
+    Parameters
+    ----------
+    stage
+        One of `pipeline.STAGES`, or ``doublets``.
+    n_obs, n_vars, nnz
+        Cells, genes and stored values of the matrix; None where nobody counted them (dense).
+    n_signatures
+        How many are scored.
+    threads, block_size
+        Blocks of cells under way: two for every thread, and two more.
+    shards
+        Parts the rows are split into, for the stages that are.
+    """
+    need = _NEEDS[stage]
+    values = n_vars if nnz is None else nnz / max(n_obs, 1)
+    cells = math.ceil(n_obs / shards) if stage in SHARDED else n_obs
+    held = cells * (
+        need.per_cell + need.per_score * n_signatures + need.panels * _PANEL * values * _STORED
     )
-    if facts is None:
-        needed = 1.5 * _BASE_MB + _PER_INPUT_MB * _size_mb(input)
-    else:
-        known = json.loads(facts.read_text("utf-8"))
-        n_obs, stored = known["n_obs"], known["nnz"]["value"]
-        per_cell = known["n_vars"] if stored is None else stored / max(n_obs, 1)
-        blocks = BLOCK_SIZE * per_cell * _PER_BLOCK_VALUE_MB
-        needed = _BASE_MB + _PER_CELL_MB * n_obs + blocks
-    return math.ceil(needed * (1 << (attempt - 1)))
+    held += need.samples * min(_SAMPLED, n_obs) * values * _STORED
+    # every thread counts for itself
+    held += need.nulls * n_signatures * _COUNTED * (threads + 1 if need.reads else 1)
+    if need.reads:
+        waiting = min((2 * threads + 2) * block_size, cells)
+        held += waiting * values * _STORED * _BLOCK_COPIES
+    return math.ceil(_ROOM * (need.base + held / 1e6))
 
 
 def runtime(wildcards: Wildcards, input: Iterable[str], attempt: int) -> int:
@@ -127,7 +205,7 @@ def runtime(wildcards: Wildcards, input: Iterable[str], attempt: int) -> int:
     return math.ceil((10 + _size_mb(input) / 50) * attempt)
 
 
-def _size_mb(paths: Iterable[str]) -> float:
+def _size_mb(paths: Iterable[str | Path]) -> float:
     """Size of the files that are there; those still to come count nothing."""
     found = 0
     for path in map(Path, paths):

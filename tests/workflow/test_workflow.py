@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from senoscore.pipeline import OUTPUTS, SECTIONS, STAGES, shard_file
-from senoscore.workflow import Plan, mem_mb, runtime, shard_option
+from senoscore.pipeline import OUTPUTS, SECTIONS, SHARDED, STAGES, shard_file
+from senoscore.workflow import Plan, runtime, shard_option, stage_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).parent / "cases"
@@ -243,28 +244,67 @@ def test_memory_and_time_grow_with_the_input_and_the_attempt(tmp_path: Path) -> 
     small, large = tmp_path / "small", tmp_path / "large"
     small.write_bytes(b"0" * 1000)
     os.truncate(os.open(large, os.O_RDWR | os.O_CREAT), 10**9)
-    for of in (mem_mb, runtime):
-        asked = [of(Wildcards(), [str(path)], 1) for path in (small, large)]
+    plan = Plan({"datasets": {"a": "a.h5ad"}})
+
+    def memory(wildcards: Wildcards, paths: list[str], attempt: int) -> int:
+        return plan.memory("qc")(wildcards, paths, 2, attempt)
+
+    for of in (memory, runtime):
+        asked = [of(Wildcards("a"), [str(path)], 1) for path in (small, large)]
         assert asked[0] < asked[1]
-        assert of(Wildcards(), [str(large)], 2) >= 2 * asked[1]
-        assert of(Wildcards(), ["not there yet"], 1) <= asked[0]
-    assert mem_mb(Wildcards(), [str(tmp_path)], 1) == mem_mb(
-        Wildcards(), [str(small), str(large)], 1
+        assert of(Wildcards("a"), [str(large)], 2) >= 2 * asked[1]
+        assert of(Wildcards("a"), ["not there yet"], 1) <= asked[0]
+    assert memory(Wildcards("a"), [str(tmp_path)], 1) == memory(
+        Wildcards("a"), [str(small), str(large)], 1
     )
 
 
-def test_memory_follows_cells_and_depth_where_they_are_known(tmp_path: Path) -> None:
+# peaks (MB) of stages run alone in two threads on simulated cells with 2,480 genes each, 51 signatures
+PEAKS = {
+    "inspect": {5_000: 167, 100_000: 184, 400_000: 202},
+    "qc": {5_000: 708, 100_000: 1178, 400_000: 1975},
+    "annotate": {5_000: 455, 100_000: 732, 400_000: 1492},
+    "score": {5_000: 774, 100_000: 1050, 400_000: 1426},
+    "call": {5_000: 794, 100_000: 1273, 400_000: 2393},
+    "burden": {5_000: 486, 100_000: 1008, 400_000: 2150},
+    "report": {5_000: 357, 100_000: 673},
+}
+
+
+@pytest.mark.parametrize("stage", PEAKS)
+def test_memory_asked_for_is_what_was_measured_and_some_room(stage: str) -> None:
+    for n, peak in PEAKS[stage].items():
+        asked = stage_mb(stage, n_obs=n, n_vars=30_000, nnz=n * 2480, n_signatures=51, threads=2)
+        assert 1.1 * peak < asked < 1.7 * peak, f"{n} cells"
+
+
+def test_memory_follows_what_a_stage_holds() -> None:
+    asked = functools.partial(stage_mb, n_obs=10**6, n_vars=20_000, nnz=10**6 * 700, threads=4)
+    for stage in STAGES:
+        assert asked(stage, n_obs=2 * 10**6, nnz=2 * 10**6 * 700) > asked(stage) > 200
+        # what is the same for every stage cannot be what each of them holds
+        assert (asked(stage, shards=8) < asked(stage)) == (stage in SHARDED)
+        assert (asked(stage, threads=8) > asked(stage)) == (stage in SHARDED)
+        assert (asked(stage, block_size=8192) > asked(stage)) == (stage in SHARDED)
+    for stage in ("score", "call", "burden"):
+        assert asked(stage, n_signatures=100) > asked(stage, n_signatures=10)
+    assert asked("qc", nnz=None) > asked("qc")  # a dense matrix holds every gene of every cell
+    assert asked("call") < 8_000  # a million cells on a laptop
+
+
+def test_a_rule_asks_by_the_facts_the_config_and_its_threads(tmp_path: Path) -> None:
     facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps({"n_obs": 10**6, "n_vars": 20_000, "nnz": {"value": 7 * 10**8}}))
+    few = {"path": "b.h5ad", "score": {"signatures": ["t_senescence"]}, "shards": 4}
+    plan = Plan({"datasets": {"a": "a.h5ad", "b": few}})
 
-    def asked(n_obs: int, nnz: int | None) -> int:
-        facts.write_text(json.dumps({"n_obs": n_obs, "n_vars": 20_000, "nnz": {"value": nnz}}))
-        return mem_mb(Wildcards(), ["source.h5ad", str(facts)], 1)
+    def asked(name: str, attempt: int = 1) -> int:
+        return plan.memory("score")(Wildcards(name), ["source.h5ad", str(facts)], 2, attempt)
 
-    # measured: 840 MB for 40 000 cells x 20 000 genes with 700 genes a cell
-    assert 1000 < asked(40_000, 40_000 * 700) < 2000
-    assert asked(10**6, 10**6 * 700) < 16_000
-    assert asked(40_000, 40_000 * 7000) > asked(40_000, 40_000 * 700)
-    assert asked(40_000, None) > asked(40_000, 40_000 * 7000)
+    size = {"n_obs": 10**6, "n_vars": 20_000, "nnz": 7 * 10**8, "threads": 2}
+    assert asked("a") == stage_mb("score", **size)
+    assert asked("b") == stage_mb("score", **size, n_signatures=1, shards=4)
+    assert asked("a", 2) == 2 * asked("a")
 
 
 @pytest.mark.parametrize(

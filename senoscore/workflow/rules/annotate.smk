@@ -19,7 +19,7 @@ rule annotate:
         "<logs>/{dataset}/annotate.log",
     threads: 2
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("annotate"),
         runtime=sw.runtime,
     params:
         folder=subpath(output.labels, parent=True),

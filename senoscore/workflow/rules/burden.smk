@@ -33,7 +33,7 @@ rule burden:
     log:
         "<logs>/{dataset}/burden.log",
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("burden"),
         runtime=sw.runtime,
     params:
         folder=subpath(output.donors, parent=True),

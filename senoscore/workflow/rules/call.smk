@@ -45,7 +45,7 @@ rule call:
         "<logs>/{dataset}/call.log",
     threads: 2
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("call"),
         runtime=sw.runtime,
     params:
         folder=subpath(output.scored, parent=True),

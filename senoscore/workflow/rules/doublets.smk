@@ -9,7 +9,7 @@ rule doublets:
         "<logs>/{dataset}/doublets.log",
     threads: 2
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("doublets"),
         runtime=sw.runtime,
     params:
         folder=subpath(output[0], ancestor=2),

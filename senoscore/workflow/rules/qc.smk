@@ -9,7 +9,7 @@ rule qc:
         "<logs>/{dataset}/qc{shard}.log",
     threads: 4
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("qc"),
         runtime=sw.runtime,
     params:
         folder=subpath(output[0], ancestor=2),

@@ -28,7 +28,7 @@ rule report:
     log:
         "<logs>/{dataset}/report.log",
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("report"),
         runtime=sw.runtime,
     params:
         folder=subpath(output[0], parent=True),

@@ -12,7 +12,7 @@ rule score:
         "<logs>/{dataset}/score{shard}.log",
     threads: 4
     resources:
-        mem_mb=sw.mem_mb,
+        mem_mb=plan.memory("score"),
         runtime=sw.runtime,
     params:
         folder=subpath(output[0], ancestor=2),
