@@ -349,7 +349,8 @@ def p_values(
     NaN where z is NaN, where the cell is in no stratum, or where the stratum's null is empty.
     """
     p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
-    look_up(z, codes, strata, _tail_table(histogram), p)
+    known, table = _tail_table(histogram)
+    look_up(z, codes, strata, known, table, p)
     return p
 
 
@@ -367,22 +368,24 @@ def adjusted_p_values(
     p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
     padj: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
     counts = np.zeros(histogram.shape, np.int32)
-    count_cells(z, codes, strata, counts)
-    table = _tail_table(histogram)
-    look_up(z, codes, strata, table, p)
+    known, table = _tail_table(histogram)
+    count_cells(z, codes, strata, known, counts)
+    look_up(z, codes, strata, known, table, p)
     families = (histogram.shape[0] * histogram.shape[1], -1)
     adjusted = np.empty(histogram.shape)
     adjust_bins(table.reshape(families), counts.reshape(families), adjusted.reshape(families))
-    look_up(z, codes, strata, adjusted, padj)
-    padj[np.isnan(p)] = np.nan
+    look_up(z, codes, strata, known, adjusted, padj)
     return p, padj
 
 
-def _tail_table(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+def _tail_table(
+    histogram: NDArray[np.int64],
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which histograms hold a null, and p of every bin of these."""
     flat = np.ascontiguousarray(histogram).reshape(-1, histogram.shape[-1])
-    table = np.empty(flat.shape)
-    tail_shares(flat, table)
-    return table.reshape(histogram.shape)
+    known, table = np.empty(len(flat), bool), np.empty(flat.shape)
+    tail_shares(flat, table, known)
+    return known.reshape(histogram.shape[:-1]), table.reshape(histogram.shape)
 
 
 def null_medians(histogram: NDArray[np.int64]) -> NDArray[np.float64]:

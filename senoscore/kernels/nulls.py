@@ -176,7 +176,7 @@ def _sets_z(
     where the genes of each set begin, and the end. NaN where a cell expresses none of them.
     """
     n_null, n = z.shape[0] - 1, z.shape[1]
-    mean, squares, scale, share = work[0], work[1], work[2], work[3]
+    mean, squares, scale, share, lanes = work[0], work[1], work[2], work[3], work[4:]
     _sum_set(values, genes[first[0] : first[1]], weights[first[0] : first[1]], z[0])
     mean[:] = 0.0
     for j in range(1, n_null + 1):
@@ -187,8 +187,20 @@ def _sets_z(
             mean[i] += row[i]
     for i in range(n):
         mean[i] /= n_null
-        squares[i] = 0.0
-    for j in range(1, n_null + 1):
+    # eight sums that are added up at the end, and what is left over: the order of kernels.passes
+    lanes[:] = 0.0
+    whole = n_null - n_null % 8
+    for j in range(1, whole + 1):
+        row, sums = z[j], lanes[(j - 1) % 8]
+        for i in range(n):
+            deviation = row[i] - mean[i]
+            row[i] = deviation
+            sums[i] += deviation * deviation
+    for i in range(n):
+        squares[i] = ((lanes[0, i] + lanes[1, i]) + (lanes[2, i] + lanes[3, i])) + (
+            (lanes[4, i] + lanes[5, i]) + (lanes[6, i] + lanes[7, i])
+        )
+    for j in range(whole + 1, n_null + 1):
         row = z[j]
         for i in range(n):
             deviation = row[i] - mean[i]
@@ -287,7 +299,7 @@ def set_centres(
         Written, signatures asked for × (N + 1); 0 where a set has no value.
     """
     z = np.empty((n_null + 1, n_cells))
-    work = np.empty((4, n_cells))
+    work = np.empty((12, n_cells))
     place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
     count = np.empty(_COARSE + 1, np.uint32)
     for s in range(which.shape[0]):
@@ -329,7 +341,7 @@ def held_back(
     """
     n_cells, n_strata = z_out.shape[1], limits.shape[0] - 1
     z = np.empty((n_null + 1, n_cells))
-    work = np.empty((4, n_cells))
+    work = np.empty((12, n_cells))
     place, few = np.empty(n_cells, np.uint32), np.empty(n_cells)
     count = np.empty(_COARSE + 1, np.uint32)
     histogram = np.empty((n_strata, N_BINS + 1), np.int64)  # the last is for NaN
@@ -407,7 +419,7 @@ def score_sample(
     """
     n_cells = z_out.shape[1]
     z = np.empty((n_null + 1, n_cells))
-    work = np.empty((4, n_cells))
+    work = np.empty((12, n_cells))
     counted = np.flatnonzero(strata >= 0)
     for s in range(which.shape[0]):
         base = which[s] * (n_null + 1)

@@ -38,17 +38,23 @@ def medians(histogram: NDArray[np.int64], out: NDArray[np.float64]) -> None:
 
 
 @njit
-def tail_shares(histogram: NDArray[np.int64], p: NDArray[np.float64]) -> None:
-    """p of a z in each bin (rows × bins): (1 + null at or above it) / (1 + null); NaN if no null."""
+def tail_shares(
+    histogram: NDArray[np.int64], p: NDArray[np.float64], known: NDArray[np.bool_]
+) -> None:
+    """p of a z in each bin (rows × bins): (1 + null at or above it) / (1 + null).
+
+    `known` (rows) says which rows have a null; of the others p is left alone.
+    """
     for r in range(histogram.shape[0]):
         bins = histogram[r]
         total = 0
         for b in range(bins.shape[0]):
             total += bins[b]
+        known[r] = total > 0
         above = 0
-        for b in range(bins.shape[0] - 1, -1, -1):
+        for b in range(bins.shape[0] - 1 if known[r] else -1, -1, -1):
             above += bins[b]
-            p[r, b] = (1 + above) / (1 + total) if total > 0 else np.nan
+            p[r, b] = (1 + above) / (1 + total)
 
 
 @njit
@@ -56,15 +62,19 @@ def count_cells(
     z: NDArray[np.float64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
+    known: NDArray[np.bool_],
     counts: NDArray[np.int32],
 ) -> None:
-    """How many cells fall into each bin: added to lineages × signatures × strata × bins."""
+    """How many cells fall into each bin: added to lineages × signatures × strata × bins.
+
+    `known` (lineages × signatures × strata) says where there is a null.
+    """
     for i in range(z.shape[0]):
         if codes[i] < 0 or strata[i] < 0:
             continue
         for s in range(z.shape[1]):
             value = z[i, s]
-            if value == value:
+            if value == value and known[codes[i], s, strata[i]]:
                 counts[codes[i], s, strata[i], _bin(value)] += 1
 
 
@@ -74,10 +84,10 @@ def adjust_bins(
 ) -> None:
     """Benjamini-Hochberg over cells that are counted in bins: families × bins, in any order.
 
-    Written only where there are cells. A bin without p (NaN) is no part of the family.
+    Written, and read, only where there are cells.
     """
     for f in range(p.shape[0]):
-        filled = np.flatnonzero((counts[f] > 0) & (p[f] == p[f]))
+        filled = np.flatnonzero(counts[f])
         if filled.shape[0] == 0:
             continue
         filled = filled[np.argsort(p[f][filled])]
@@ -102,6 +112,7 @@ def look_up(
     z: NDArray[np.float64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
+    known: NDArray[np.bool_],
     table: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
@@ -111,7 +122,7 @@ def look_up(
         for s in range(z.shape[1]):
             value = z[i, s]
             out[i, s] = np.nan
-            if inside and value == value:
+            if inside and value == value and known[codes[i], s, strata[i]]:
                 out[i, s] = table[codes[i], s, strata[i], _bin(value)]
 
 
