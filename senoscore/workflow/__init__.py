@@ -26,7 +26,8 @@ _SIGNATURES: Final = 55  # scored where the settings name none
 
 # What a run holds, in bytes, measured with benchmarks/run.py
 _PANEL: Final = 0.06  # share of a cell's values that lie in marker and signature genes
-_STORED: Final = 8  # a stored value: float32 and its column
+_STORED: Final = 8  # a stored value as it is read: float32 and its column
+_KEPT: Final = 4  # one that a stage leaves for the next
 _SAMPLED: Final = 7 * 1000  # whole cells kept, so many of each lineage
 _BLOCK_COPIES: Final = 2  # of each block under way: as read, and as genes
 _COUNTED: Final = 7 * 10 * 2048 * 8  # of a signature's null: lineages, depths, bins
@@ -50,11 +51,11 @@ _NEEDS: Final[Mapping[str, _Need]] = {
     "inspect": _Need(base=200, per_cell=100),
     "qc": _Need(panels=2, samples=2, reads=True),
     "doublets": _Need(base=1000, per_cell=9000, reads=True),
-    "annotate": _Need(panels=2, samples=1),
-    "score": _Need(per_score=24, samples=1, nulls=1, reads=True),
-    "call": _Need(per_cell=500, per_score=64, samples=2, nulls=4),
-    "burden": _Need(per_cell=1000, per_score=24, panels=2, samples=1),
-    "report": _Need(per_cell=1500, per_score=16, panels=1),
+    "annotate": _Need(base=500, panels=1.2, samples=2),
+    "score": _Need(per_score=16, samples=1, nulls=1, reads=True),
+    "call": _Need(per_cell=700, per_score=32, samples=2, nulls=6),
+    "burden": _Need(base=550, panels=2, per_score=16, samples=1),
+    "report": _Need(per_cell=2000, per_score=16, panels=1),
 }
 
 
@@ -181,7 +182,7 @@ def stage_mb(
     n_signatures
         How many are scored.
     threads, block_size
-        Blocks of cells under way: two for every thread, and two more.
+        Blocks of cells under way: one for every thread, and two more.
     shards
         Parts the rows are split into, for the stages that are.
     """
@@ -189,13 +190,13 @@ def stage_mb(
     values = n_vars if nnz is None else nnz / max(n_obs, 1)
     cells = math.ceil(n_obs / shards) if stage in SHARDED else n_obs
     held = cells * (
-        need.per_cell + need.per_score * n_signatures + need.panels * _PANEL * values * _STORED
+        need.per_cell + need.per_score * n_signatures + need.panels * _PANEL * values * _KEPT
     )
-    held += need.samples * min(_SAMPLED, n_obs) * values * _STORED
+    held += need.samples * min(_SAMPLED, n_obs) * values * _KEPT
     # every thread counts for itself
     held += need.nulls * n_signatures * _COUNTED * (threads + 1 if need.reads else 1)
     if need.reads:
-        waiting = min((2 * threads + 2) * block_size, cells)
+        waiting = min((threads + 2) * block_size, cells)
         held += waiting * values * _STORED * _BLOCK_COPIES
     return math.ceil(_ROOM * (need.base + held / 1e6))
 
