@@ -22,6 +22,7 @@ from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
 from senoscore.kernels.passes import LOG, N_BINS, gene_roles, make_walk, scan_rows, score_rows
 from senoscore.null import Plan
+from senoscore.spool import Spool, as_float, compact
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ _PANEL_ROWS = 1 << 16
 
 def map_blocks(
     function: Callable[[CsrBlock], T],
-    source: RowBlocks,
+    source: RowBlocks | Spool,
     *,
     block_size: int,
     threads: int,
@@ -68,16 +69,6 @@ def map_blocks(
             yield oldest()
 
 
-def _as_float(data: NDArray[Any]) -> NDArray[np.floating]:
-    # two compiled versions of each kernel are enough: float32 as most files are, float64 for all
-    # that float32 could not hold exactly
-    if data.dtype == np.float32 or data.dtype == np.float64:
-        return data
-    if data.dtype.itemsize <= 2:
-        return data.astype(np.float32)
-    return data.astype(np.float64)
-
-
 class Intake:
     """Blocks of stored columns -> blocks of genes.
 
@@ -99,13 +90,15 @@ class Intake:
 
     def __call__(self, block: CsrBlock) -> CsrBlock:
         """A block with one column per gene, as floats."""
+        if block.indices.dtype.kind == "u":  # out of a spool, where columns are genes already
+            return Spool.unpack(block)
         if self.antibody is not None:  # molecules of antibodies are no RNA
             keep = ~self.antibody[block.indices]
             before = np.concatenate([[0], np.cumsum(keep)])
             block = block._replace(
                 indptr=before[block.indptr], indices=block.indices[keep], data=block.data[keep]
             )
-        data = _as_float(block.data)
+        data = as_float(block.data)
         if self.identity:
             return block._replace(data=data)
         if not self.merges:
@@ -132,20 +125,6 @@ class Intake:
             data=values,
             n_vars=self.n_genes,
         )
-
-
-def compact(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in the fewest bytes: counts are mostly below 256, genes below 65,536."""
-    if not values.size or values.min() < 0:
-        return values
-    largest = values.max()
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(dtype).max:
-            if values.dtype.itemsize <= np.dtype(dtype).itemsize:
-                return values
-            small = values.astype(dtype)
-            return small if values.dtype.kind in "iu" or (small == values).all() else values
-    return values
 
 
 @dataclass(frozen=True)
@@ -181,6 +160,11 @@ class Panel:
             n_vars,
         )
 
+    def to_csr(self) -> sparse.csr_matrix:
+        """All of it, as the kernels take it."""
+        arrays = (as_float(self.data), self.indices.astype(np.int32), self.indptr)
+        return sparse.csr_matrix(arrays, shape=self.shape)
+
     def columns(self, wanted: ArrayLike | None = None) -> sparse.csr_matrix:
         """Some genes of every cell, in the order asked for; None takes all."""
         places = np.arange(self.n_vars) if wanted is None else np.asarray(wanted, np.int64)
@@ -199,7 +183,7 @@ class Panel:
         counts = np.concatenate([[0], np.cumsum(keep)])
         taken = sparse.csr_matrix(
             (
-                _as_float(self.data[lo:hi][keep]),
+                as_float(self.data[lo:hi][keep]),
                 indices[keep],
                 counts[self.indptr[first : last + 1] - lo],
             ),
@@ -260,14 +244,8 @@ class _Private:
         return [sum(parts[1:], start=parts[0]) for parts in zip(*self.all, strict=True)]
 
 
-def _stack(parts: list[sparse.csr_matrix], n_vars: int) -> sparse.csr_matrix:
-    if not parts:
-        return sparse.csr_matrix((0, n_vars), dtype=np.float32)
-    return sparse.vstack(parts, format="csr")
-
-
 def scan(
-    source: RowBlocks,
+    source: RowBlocks | Spool,
     intake: Intake,
     *,
     gene_class: NDArray[np.uint8],
@@ -279,10 +257,12 @@ def scan(
     block_size: int = 2048,
     threads: int = 1,
     progress: Progress | None = None,
+    spool: Spool | None = None,
 ) -> Scan:
     """First pass: metrics, gene sums per lineage, the panel genes and a sample of whole cells.
 
     `codes` and `sampled` are for all cells of the file, also when `rows` asks for some of them.
+    The blocks, one column per gene, go into `spool`.
     """
     first, last = rows if rows is not None else (0, source.n_obs)
     metrics = np.zeros((last - first, 6))
@@ -290,7 +270,7 @@ def scan(
     width = np.uint16 if len(panel) < 2**16 else np.uint32
     private = _Private(lambda: (np.zeros((n_codes, intake.n_genes), np.int64),))
 
-    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], sparse.csr_matrix]:
+    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], Panel, CsrBlock | None]:
         block = intake(stored)
         here = slice(block.start - first, block.start - first + block.n_obs)
         # room for all; what is not written to costs nothing
@@ -304,16 +284,23 @@ def scan(
         used = indptr[-1]
         kept = Panel(indptr, indices[:used].astype(width), compact(data[:used]).copy(), len(panel))
         chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
-        return kept, chosen + block.start, block.to_csr()[chosen]
+        whole = block.to_csr()[chosen]
+        cells = Panel(
+            whole.indptr.astype(np.int64), compact(whole.indices), compact(whole.data), block.n_vars
+        )
+        packed = spool.pack(block) if spool is not None else None
+        return kept, chosen + block.start, cells, packed
 
     panels, chosen_rows, samples = [], [], []
-    for _, (part, chosen, cells) in map_blocks(
+    for _, (part, chosen, cells, packed) in map_blocks(
         one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
     ):
         panels.append(part)
         if len(chosen):
             chosen_rows.append(chosen)
             samples.append(cells)
+        if spool is not None and packed is not None:
+            spool.append(packed)
     (sums,) = private.total()
     here = codes[first:last]
     counted = here[(here >= 0) & (metrics[:, 0] > 0)]
@@ -323,7 +310,7 @@ def scan(
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
         panel=Panel.stack(panels, len(panel)),
         sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
-        sample=_stack(samples, intake.n_genes),
+        sample=Panel.stack(samples, intake.n_genes).to_csr(),
     )
 
 
@@ -352,7 +339,7 @@ class Scored:
 
 
 def score(
-    source: RowBlocks,
+    source: RowBlocks | Spool,
     intake: Intake,
     plan: Plan,
     *,
