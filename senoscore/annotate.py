@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.inputs import Input
+    from senoscore.io.spool import Spool
     from senoscore.settings import AnnotateSettings
-    from senoscore.spool import Spool
     from senoscore.streaming import Panel, Scan
 
 CELL_COLUMNS = (

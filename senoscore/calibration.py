@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from senoscore.kernels.nulls import held_back
 from senoscore.null import (
@@ -191,7 +190,9 @@ def mean_correlation(z: NDArray[np.float64], depth: NDArray[np.float64]) -> tupl
     # ranks less their mean are halves, so that these sums have no rounding, and the order of cells
     # cannot show; fsum rounds once
     middle = (len(depth) + 1) / 2
-    a, b = rankdata(z, axis=1) - middle, rankdata(depth) - middle
+    # pandas' ranks, for scipy.stats takes longer to import than all of this
+    a = pd.DataFrame(z.T).rank().to_numpy().T - middle
+    b = pd.Series(depth).rank().to_numpy() - middle
     products = a * b
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum())
     rho = np.divide(products.sum(axis=1), scale, out=np.zeros(len(z)), where=scale > 0)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from senoscore import keys
 from senoscore.adjust import Adjust, Curve, Thresholds, adjust_among
@@ -219,7 +219,7 @@ def fisher(p: NDArray[np.float64]) -> NDArray[np.float64]:
     tested = (~np.isnan(p)).sum(axis=0)
     known = tested > 0
     combined = np.full(p.shape[1], np.nan)
-    combined[known] = chi2.sf(-2 * np.nansum(np.log(p[:, known]), axis=0), 2 * tested[known])
+    combined[known] = chdtrc(2 * tested[known], -2 * np.nansum(np.log(p[:, known]), axis=0))
     return combined
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from senoscore.explain import Judged
     from senoscore.inputs import Input
     from senoscore.io.blocks import RowBlocks
+    from senoscore.io.spool import Spool
     from senoscore.reference import Reference
-    from senoscore.spool import Spool
     from senoscore.streaming import Panel, Scan
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "burden": ("burden",),
     "report": ("report",),
 }
-BLOCK_SIZE: Final = 2048
+BLOCK_SIZE: Final = 1024
 N_HELD_BACK: Final = 100
 SECONDS_BETWEEN_LINES: Final = 30
 
@@ -352,7 +352,7 @@ def _csr(parts: Mapping[str, NDArray[Any]], name: str) -> sparse.csr_matrix:
 
 
 def _csr_arrays(name: str, matrix: sparse.csr_matrix | Panel) -> dict[str, NDArray[Any]]:
-    from senoscore.spool import compact
+    from senoscore.io.spool import compact
 
     return {
         f"{name}_data": compact(matrix.data),
@@ -399,7 +399,7 @@ def _scan(run: _Run, data: Input, codes: NDArray[np.int64]) -> Any:
 
 def _spool(run: _Run) -> Spool | None:
     """Where the first pass leaves what it read, if a second follows in this process."""
-    from senoscore.spool import Spool
+    from senoscore.io.spool import Spool
 
     stages = run.path("stages")
     if run.known is None or not isinstance(run.source, (str, Path)):

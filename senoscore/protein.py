@@ -33,7 +33,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.floating[Any]]
 
@@ -643,6 +642,8 @@ def auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
     n_in, n_out = int(positive.sum()), int((~positive).sum())
     if min(n_in, n_out) < _MIN_COMPARED:
         return float("nan")
+    from scipy.stats import rankdata
+
     ranks = rankdata(score)
     return float((ranks[positive].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
 
@@ -652,6 +653,8 @@ def spearman(a: Floats, b: Floats) -> float:
     known = np.isfinite(a) & np.isfinite(b)
     if known.sum() < 2 * _MIN_COMPARED:
         return float("nan")
+    from scipy.stats import rankdata
+
     ranks = [rankdata(v[known]) - (known.sum() + 1) / 2 for v in (a, b)]
     length = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / length) if length > 0 else float("nan")

@@ -212,7 +212,7 @@ def mixed_lineage(
     -------
     flags, and for each flagged cell the pair in words (``"T+mono_mac"``).
     """
-    from scipy.stats import poisson
+    from scipy.special import gammainc
 
     names = sorted(markers)
     n = panel.shape[0]
@@ -228,7 +228,8 @@ def mixed_lineage(
         background = counts[low].sum() / max(totals[low].sum(), 1.0)
         # ambient RNA varies from droplet to droplet: three times its mean, and never below one count
         rate = np.maximum(3 * background * totals, 1.0)
-        hit[k] = poisson.sf(counts - 1, rate) < level
+        # P(Poisson >= n) is the regularised gamma function of n at the rate
+        hit[k] = (counts > 0) & (gammainc(np.maximum(counts, 1), rate) < level)
     flag = np.zeros(n, bool)
     pair = np.full(n, "", dtype=object)
     for a in range(len(names)):

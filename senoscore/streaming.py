@@ -20,15 +20,22 @@ from scipy import sparse
 
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
-from senoscore.kernels.passes import LOG, N_BINS, gene_roles, make_walk, scan_rows, score_rows
+from senoscore.io.spool import Spool, as_float, compact
+from senoscore.kernels.passes import (
+    LOG,
+    N_BINS,
+    count_columns,
+    gene_roles,
+    make_walk,
+    scan_rows,
+    score_rows,
+    take_columns,
+)
 from senoscore.null import Plan
-from senoscore.spool import Spool, as_float, compact
 
 T = TypeVar("T")
 
 Progress = Callable[[int], object]
-
-_PANEL_ROWS = 1 << 16
 
 
 def map_blocks(
@@ -168,27 +175,14 @@ class Panel:
     def columns(self, wanted: ArrayLike | None = None) -> sparse.csr_matrix:
         """Some genes of every cell, in the order asked for; None takes all."""
         places = np.arange(self.n_vars) if wanted is None else np.asarray(wanted, np.int64)
-        rows = [
-            self._rows(at, min(at + _PANEL_ROWS, self.shape[0]), places)
-            for at in range(0, max(self.shape[0], 1), _PANEL_ROWS)
-        ]
-        return rows[0] if len(rows) == 1 else sparse.vstack(rows, format="csr")
-
-    def _rows(self, first: int, last: int, wanted: NDArray[np.int64]) -> sparse.csr_matrix:
-        lo, hi = self.indptr[first], self.indptr[last]
-        new = np.full(self.n_vars, -1, np.int32)
-        new[wanted] = np.arange(len(wanted), dtype=np.int32)
-        indices = new[self.indices[lo:hi]]
-        keep = indices >= 0
-        counts = np.concatenate([[0], np.cumsum(keep)])
-        taken = sparse.csr_matrix(
-            (
-                as_float(self.data[lo:hi][keep]),
-                indices[keep],
-                counts[self.indptr[first : last + 1] - lo],
-            ),
-            shape=(last - first, len(wanted)),
-        )
+        place = np.full(self.n_vars, -1, np.int32)
+        place[places] = np.arange(len(places), dtype=np.int32)
+        indptr = np.empty(len(self.indptr), np.int64)
+        count_columns(self.indptr, self.indices, place, indptr)
+        indices = np.empty(indptr[-1], np.int32)
+        data = np.empty(indptr[-1], as_float(self.data[:0]).dtype)
+        take_columns(self.indices, self.data, place, indices, data)
+        taken = sparse.csr_matrix((data, indices, indptr), shape=(self.shape[0], len(places)))
         taken.sort_indices()
         return taken
 

@@ -214,6 +214,40 @@ def scan_rows(
                 )
 
 
+@njit
+def count_columns(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.unsignedinteger],
+    place: NDArray[np.int32],
+    out: NDArray[np.int64],
+) -> None:
+    """Row pointers of the columns with a place >= 0: `out`, rows + 1."""
+    n = 0
+    out[0] = 0
+    for i in range(indptr.shape[0] - 1):
+        for k in range(indptr[i], indptr[i + 1]):
+            n += place[indices[k]] >= 0
+        out[i + 1] = n
+
+
+@njit
+def take_columns(
+    indices: NDArray[np.unsignedinteger],
+    data: NDArray[np.generic],
+    place: NDArray[np.int32],
+    out_indices: NDArray[np.int32],
+    out_data: NDArray[np.floating],
+) -> None:
+    """Values of the columns with a place >= 0, row after row."""
+    n = 0
+    for k in range(indices.shape[0]):
+        at = place[indices[k]]
+        if at >= 0:
+            out_indices[n] = at
+            out_data[n] = data[k]
+            n += 1
+
+
 class GeneSets(NamedTuple):
     """gene -> (set, weight), for several lineages at once.
 
