@@ -70,7 +70,8 @@ def test_counts_take_few_bytes_and_nothing_is_rounded(
     np.testing.assert_array_equal(as_float(small), stored)
 
 
-def test_the_file_is_gone_even_if_nobody_closes_it(tmp_path: Path) -> None:
+def test_the_file_has_no_name_so_that_a_killed_run_leaves_none(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append(spool.pack(block(0, 0, 50, 5.0, fractions=False)))
-    assert not list(tmp_path.iterdir())  # it has no name
+    assert not list(tmp_path.iterdir())
+    spool.close()
