@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.inputs import Input
-    from senoscore.io.spool import Spool
     from senoscore.settings import AnnotateSettings
     from senoscore.streaming import Panel, Scan
 
@@ -86,12 +85,8 @@ def scan(
     threads: int = 1,
     block_size: int = 2048,
     bar: Any = None,
-    spool: Spool | None = None,
 ) -> Scan:
-    """The first pass with the panel and sample every run keeps; `codes` < 0 enter no gene sums.
-
-    What is read goes into `spool`; where that is full, it is read instead.
-    """
+    """The first pass with the panel and sample every run keeps; `codes` < 0 enter no gene sums."""
     from contextlib import nullcontext
 
     from senoscore import streaming
@@ -99,8 +94,7 @@ def scan(
     from senoscore.scoring import pass_kind, sample_cells
 
     n_codes = len(keys.LINEAGES)
-    full = spool if spool is not None and spool.n_obs else None
-    with nullcontext(full) if full else open_blocks(source, matrix=data.matrix) as blocks:
+    with open_blocks(source, matrix=data.matrix) as blocks:
         part = rows(blocks.n_obs)
         total = blocks.n_obs if part is None else part[1] - part[0]
         with bar(total) if bar is not None else nullcontext() as progress:
@@ -116,7 +110,6 @@ def scan(
                 block_size=block_size,
                 threads=threads,
                 progress=progress,
-                spool=None if full else spool,
             )
 
 

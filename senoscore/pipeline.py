@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from senoscore.citeseq import Evidence
     from senoscore.explain import Judged
     from senoscore.inputs import Input
-    from senoscore.io.blocks import RowBlocks
-    from senoscore.io.spool import Spool
     from senoscore.reference import Reference
     from senoscore.streaming import Panel, Scan
 
@@ -352,7 +350,7 @@ def _csr(parts: Mapping[str, NDArray[Any]], name: str) -> sparse.csr_matrix:
 
 
 def _csr_arrays(name: str, matrix: sparse.csr_matrix | Panel) -> dict[str, NDArray[Any]]:
-    from senoscore.io.spool import compact
+    from senoscore.streaming import compact
 
     return {
         f"{name}_data": compact(matrix.data),
@@ -393,22 +391,7 @@ def _scan(run: _Run, data: Input, codes: NDArray[np.int64]) -> Any:
         threads=run.threads,
         block_size=run.block_size,
         bar=lambda total: run.bar("quality control", total),
-        spool=_spool(run),
     )
-
-
-def _spool(run: _Run) -> Spool | None:
-    """Where the first pass leaves what it read, if a second follows in this process."""
-    from senoscore.io.spool import Spool
-
-    stages = run.path("stages")
-    if run.known is None or not isinstance(run.source, (str, Path)):
-        return None
-    facts = run.input().facts
-    if not Spool.has_room(stages, int(facts.nnz.value or facts.n_obs * facts.n_vars)):
-        logger.info("%s: too little room for scratch data, the file is read twice", stages)
-        return None
-    return run.once("spool", lambda: Spool(stages))
 
 
 def _qc(run: _Run) -> None:
@@ -673,13 +656,7 @@ def _score(run: _Run) -> None:
     data = run.input()
     state = run.once("state", lambda: _Scoring(run, data))
     settings = run.settings.score
-    spool: Spool | None = (run.known or {}).get("spool")
-    with ExitStack() as stack:
-        if spool is not None:
-            source: RowBlocks | Spool = stack.enter_context(closing(spool))
-        if spool is None or settings.method != "matched":
-            stored = stack.enter_context(open_blocks(run.source, matrix=data.matrix))
-            source = spool or stored
+    with open_blocks(run.source, matrix=data.matrix) as source:
         rows = run.rows(source.n_obs)
         first, last = rows if rows is not None else (0, source.n_obs)
         arrays: dict[str, NDArray[Any]] = {}
@@ -711,7 +688,7 @@ def _score(run: _Run) -> None:
 
             arrays[settings.method] = score_plain(
                 settings.method,
-                stored,
+                source,
                 data,
                 state.prepared,
                 state.codes,
@@ -721,7 +698,6 @@ def _score(run: _Run) -> None:
                 threads=run.threads,
                 block_size=run.block_size,
             )
-    run.drop("spool")
     run.write("score", arrays)
 
 

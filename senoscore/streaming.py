@@ -20,7 +20,6 @@ from scipy import sparse
 
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
-from senoscore.io.spool import Spool, as_float, compact
 from senoscore.kernels.passes import (
     LOG,
     N_BINS,
@@ -40,7 +39,7 @@ Progress = Callable[[int], object]
 
 def map_blocks(
     function: Callable[[CsrBlock], T],
-    source: RowBlocks | Spool,
+    source: RowBlocks,
     *,
     block_size: int,
     threads: int,
@@ -76,6 +75,31 @@ def map_blocks(
             yield oldest()
 
 
+def as_float(data: NDArray[Any]) -> NDArray[np.floating]:
+    """Values as the kernels take them.
+
+    Two compiled versions of each kernel are enough: float32 as most files are, float64 for all that
+    float32 could not hold exactly.
+    """
+    if data.dtype == np.float32 or data.dtype == np.float64:
+        return data
+    return data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+
+
+def compact(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in the fewest bytes."""
+    if not values.size or values.min() < 0:
+        return values
+    largest = values.max()
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(dtype).max:
+            if values.dtype.itemsize <= np.dtype(dtype).itemsize:
+                return values
+            small = values.astype(dtype)
+            return small if values.dtype.kind in "iu" or (small == values).all() else values
+    return values
+
+
 class Intake:
     """Blocks of stored columns -> blocks of genes.
 
@@ -97,8 +121,6 @@ class Intake:
 
     def __call__(self, block: CsrBlock) -> CsrBlock:
         """A block with one column per gene, as floats."""
-        if block.indices.dtype.kind == "u":  # out of a spool, where columns are genes already
-            return Spool.unpack(block)
         if self.antibody is not None:  # molecules of antibodies are no RNA
             keep = ~self.antibody[block.indices]
             before = np.concatenate([[0], np.cumsum(keep)])
@@ -239,7 +261,7 @@ class _Private:
 
 
 def scan(
-    source: RowBlocks | Spool,
+    source: RowBlocks,
     intake: Intake,
     *,
     gene_class: NDArray[np.uint8],
@@ -251,12 +273,10 @@ def scan(
     block_size: int = 2048,
     threads: int = 1,
     progress: Progress | None = None,
-    spool: Spool | None = None,
 ) -> Scan:
     """First pass: metrics, gene sums per lineage, the panel genes and a sample of whole cells.
 
     `codes` and `sampled` are for all cells of the file, also when `rows` asks for some of them.
-    The blocks, one column per gene, go into `spool`.
     """
     first, last = rows if rows is not None else (0, source.n_obs)
     metrics = np.zeros((last - first, 6))
@@ -264,7 +284,7 @@ def scan(
     width = np.uint16 if len(panel) < 2**16 else np.uint32
     private = _Private(lambda: (np.zeros((n_codes, intake.n_genes), np.int64),))
 
-    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], Panel, CsrBlock | None]:
+    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], Panel]:
         block = intake(stored)
         here = slice(block.start - first, block.start - first + block.n_obs)
         # room for all; what is not written to costs nothing
@@ -282,19 +302,16 @@ def scan(
         cells = Panel(
             whole.indptr.astype(np.int64), compact(whole.indices), compact(whole.data), block.n_vars
         )
-        packed = spool.pack(block) if spool is not None else None
-        return kept, chosen + block.start, cells, packed
+        return kept, chosen + block.start, cells
 
     panels, chosen_rows, samples = [], [], []
-    for _, (part, chosen, cells, packed) in map_blocks(
+    for _, (part, chosen, cells) in map_blocks(
         one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
     ):
         panels.append(part)
         if len(chosen):
             chosen_rows.append(chosen)
             samples.append(cells)
-        if spool is not None and packed is not None:
-            spool.append(packed)
     (sums,) = private.total()
     here = codes[first:last]
     counted = here[(here >= 0) & (metrics[:, 0] > 0)]
@@ -333,7 +350,7 @@ class Scored:
 
 
 def score(
-    source: RowBlocks | Spool,
+    source: RowBlocks,
     intake: Intake,
     plan: Plan,
     *,
