@@ -7,13 +7,15 @@ Snakemake, in shards or all in one go, the bytes are the same.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -136,7 +138,10 @@ def run_stage(
             f"{' and '.join(SHARDED)} take shards 1..n"
         )
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
-    _do(stage, _Run(Path(directory), source, chosen, threads, shard, block_size, progress))
+    run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
+    with run.background:
+        _do(stage, run)
+        run.finish()
 
 
 def _do(stage: str, run: _Run) -> None:
@@ -145,7 +150,14 @@ def _do(stage: str, run: _Run) -> None:
         run.forget_other_parts(stage)
     started = time.perf_counter()
     _STAGE_FUNCTIONS[stage](run)
+    _give_back_memory()
     logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
+
+
+def _give_back_memory() -> None:
+    """What was freed goes back to the system: on Linux the heaps of threads keep it otherwise."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def analyse(
@@ -192,15 +204,18 @@ def analyse(
 
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     with _folder(out) as directory:
-        run = _Run(
-            directory, source, chosen, threads, None, block_size, progress, known={}
-        )  # what one stage leaves, the next need not read back
-        for stage in _STAGE_FUNCTIONS:
-            if stage == "report" and not (report and out is not None):
-                continue
-            if stage == "doublets" and not chosen.qc.scrublet:
-                continue
-            _do(stage, run)
+        # what one stage leaves, the next need not read back
+        run = _Run(directory, source, chosen, threads, None, block_size, progress, known={})
+        with run.background:
+            for stage in _STAGE_FUNCTIONS:
+                if stage == "report" and not (report and out is not None):
+                    continue
+                if stage == "doublets" and not chosen.qc.scrublet:
+                    continue
+                if stage == "report":  # it reads the files
+                    run.finish()
+                _do(stage, run)
+            run.finish()
         return run.once("result", lambda: read_h5ad(directory / "senoscore.h5ad"))
 
 
@@ -229,6 +244,8 @@ class _Run:
     block_size: int = BLOCK_SIZE
     progress: bool = False
     known: dict[str, Any] | None = None
+    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    waiting: list[Future[object]] = field(default_factory=list)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns, made once where several stages run in one process."""
@@ -262,9 +279,27 @@ class _Run:
         return self.once("input", read)
 
     def write(self, stage: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """The arrays of a sharded stage, for `parts`."""
-        write_npz(arrays, self.path(shard_file(stage, self.shard)), compress=False)
-        self.keep(stage, [arrays])
+        """The arrays of a sharded stage, for `parts`; written while the next stage begins."""
+        self.keep(stage, [dict(arrays)])
+        self.later(write_npz, arrays, self.path(shard_file(stage, self.shard)), compress=False)
+
+    def later(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Do it beside what follows; `finish` waits for it."""
+        self.waiting.append(self.background.submit(function, *args, **kwargs))
+
+    def finish(self) -> None:
+        """Wait for what `later` left to do; an error there is raised here."""
+        while self.waiting:
+            self.waiting.pop(0).result()
+
+    def hash_source(self) -> Future[str]:
+        """The sha256 of the file, worked out meanwhile; empty for what is no file."""
+        path = Path(self.source) if isinstance(self.source, (str, Path)) else None
+        if path is None or not path.is_file():
+            nothing: Future[str] = Future()
+            nothing.set_result("")
+            return nothing
+        return self.background.submit(sha256_file, path)
 
     def rows(self, n: int) -> tuple[int, int] | None:
         if self.shard is None:
@@ -487,7 +522,8 @@ def _annotate(run: _Run) -> None:
     run.keep("cells", stored.obs)
     run.keep("genes", (found.sums, found.n_cells, found.sample_rows, found.sample))
     run.drop("qc")
-    write_npz(
+    run.later(
+        write_npz,
         {
             "sums": found.sums,
             "n_cells": found.n_cells,
@@ -717,6 +753,7 @@ def _call(run: _Run) -> None:
     state = run.once("state", lambda: _Scoring(run, data))
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")
+    hashed = run.hash_source()
     names = list(state.prepared.signatures)
     n = len(state.cells)
     able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), bool)
@@ -755,6 +792,11 @@ def _call(run: _Run) -> None:
         matched = scoring.Matched(score, z, empty, empty)
         state.prepared.var["status"] = "not scored"
         state.prepared.var["reason"] = scoring.refused_scale(data.scale, data.matrix)
+    # what is not needed again would be the largest part of the memory of a large file
+    del z
+    for part in parts:
+        part.pop("z", None)
+    _give_back_memory()
     index = state.cells.index
     frames = {
         name: pd.DataFrame(values, index=index, columns=names)
@@ -791,7 +833,7 @@ def _call(run: _Run) -> None:
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
-    adata = _score_space(run, data, state, matched, obs, calls, calibration)
+    adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified
     if told is not None:
@@ -811,7 +853,7 @@ def _call(run: _Run) -> None:
         if k not in _SCORE_ARRAYS and not k.startswith("plan_")
     }
     for name, values in others.items():
-        adata.layers[name] = values.astype(np.float32)
+        adata.layers[name] = values.astype(np.float32, copy=False)
     write_h5ad(adata, run.path("senoscore.h5ad"))
     run.keep("result", adata)
     run.drop("score", "state", "genes")
@@ -935,6 +977,7 @@ def _score_space(
     obs: pd.DataFrame,
     calls: pd.DataFrame,
     calibration: pd.DataFrame,
+    sha256: str,
 ) -> AnnData:
     from anndata import AnnData
 
@@ -955,7 +998,7 @@ def _score_space(
         "scale": data.scale,
         "organism": str(data.genes.organism or ""),
         "input": path.name if path is not None else "AnnData in memory",
-        "input_sha256": sha256_file(path) if path is not None and path.is_file() else "",
+        "input_sha256": sha256,
         "gene_notes": " ".join(data.genes.notes),
         "rule": calling.rule_text(run.settings.call),
     }
@@ -966,13 +1009,13 @@ def _score_space(
     if len(calibration):
         provenance["calibration"] = calibration.reset_index(drop=True)
     return AnnData(
-        X=matched.z.astype(np.float32),
+        X=matched.z.astype(np.float32, copy=False),
         obs=obs,
         var=state.prepared.var.copy(),
         layers={
-            keys.LAYER_SCORE: matched.score.astype(np.float32),
-            keys.LAYER_PVALUE: matched.pvalue.astype(np.float32),
-            keys.LAYER_PADJ: matched.padj.astype(np.float32),
+            keys.LAYER_SCORE: matched.score.astype(np.float32, copy=False),
+            keys.LAYER_PVALUE: matched.pvalue.astype(np.float32, copy=False),
+            keys.LAYER_PADJ: matched.padj.astype(np.float32, copy=False),
         },
         obsm={**data.obsm, keys.OBSM_T_AXES: axes},
         uns={keys.UNS: provenance},

@@ -262,7 +262,7 @@ def test_memory_and_time_grow_with_the_input_and_the_attempt(tmp_path: Path) -> 
 # peaks (MB) of stages run alone in two threads on simulated cells with 2,480 genes each, 51 signatures
 PEAKS = {
     "inspect": {100_000: 182, 400_000: 201},
-    "qc": {100_000: 964, 400_000: 1353},
+    "qc": {100_000: 793, 400_000: 1353},
     "annotate": {100_000: 759, 400_000: 1066},
     "score": {100_000: 1029, 400_000: 1302},
     "call": {100_000: 1124, 400_000: 1839},
