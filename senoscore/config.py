@@ -91,6 +91,10 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
         "method": ("How a signature is scored; only 'matched' gives p-values and calls.", {}),
         "signatures": ("Names of the signatures to score; null: all that are valid.", {}),
         "signature_files": ("Your own signatures: TSV or GMT files.", {}),
+        "comparators": (
+            "Also score the published sets, and write agreement.tsv: how they and the calls agree.",
+            {},
+        ),
         "n_null": ("Random matched control sets per signature.", {"ge": 10, "le": 100_000}),
         "seed": ("Seed of the control sets; each signature derives its own from it.", {"ge": 0}),
         "min_coverage": (

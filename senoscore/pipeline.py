@@ -69,6 +69,7 @@ OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
         "pooled.tsv",
         "certificate.tsv",
         "protein_audit.tsv",
+        "agreement.tsv",
     ),
     "burden": ("lineages.tsv", "donors.tsv", "comparisons.tsv", "targets.tsv"),
     "report": ("report.html",),
@@ -601,9 +602,11 @@ class _Scoring:
         )
         self.reference = _reference(run, data)
         if self.reference is None:
-            chosen = scoring.choose_signatures(settings.signatures, settings.signature_files)
+            chosen = scoring.choose_signatures(
+                settings.signatures, settings.signature_files, comparators=settings.comparators
+            )
         else:
-            chosen = self.reference.choose(settings.signatures)
+            chosen = self.reference.choose(settings.signatures, comparators=settings.comparators)
             self.strata = self.reference.strata(self.depth, self.codes, keys.LINEAGES)
             self.n_strata = self.reference.n_strata
         self.prepared = scoring.prepare(
@@ -864,6 +867,22 @@ def _call(run: _Run) -> None:
     write_tsv(pooled, run.path("pooled.tsv"))
     write_tsv(certified, run.path("certificate.tsv"))
     write_tsv(audited, run.path("protein_audit.tsv"))
+    write_tsv(_agreement(run, state, frames, calls), run.path("agreement.tsv"))
+
+
+def _agreement(
+    run: _Run, state: _Scoring, frames: Mapping[str, pd.DataFrame], calls: pd.DataFrame
+) -> pd.DataFrame:
+    """Published sets against ours, where they are scored."""
+    from senoscore.agreement import agreement
+
+    prepared = state.prepared
+    return agreement(
+        frames["z"], frames["padj"], comparators=list(prepared.signatures.with_role("comparator")),
+        lineage=state.cells[keys.OBS_LINEAGE], use=state.use, fdr=run.settings.call.fdr,
+        call=calls[keys.OBS_SENESCENCE_CALL], t_state=calls[keys.OBS_T_STATE],
+        genes=prepared.var["genes_used"].astype(str).str.split().to_dict(),
+    )  # fmt: skip
 
 
 def _audit(

@@ -178,14 +178,20 @@ class Reference:
 
     # ---------------------------------------------------------------------------------------------
 
-    def choose(self, names: object) -> SignatureSet:
-        """Its signatures: all for None, else those named.
+    def choose(self, names: object, *, comparators: bool = False) -> SignatureSet:
+        """Its signatures: all for None, else those named, and its published sets where asked for.
 
         Raises
         ------
         SignatureError
             One is not in the reference, or definitions were given instead of names.
         """
+        published = self.signatures.with_role("comparator")
+        if comparators and not published:
+            raise SignatureError(
+                "the reference holds no published set to compare: freeze a run that was scored with "
+                "score.comparators"
+            )
         if names is None:
             return self.signatures
         wanted = [names] if isinstance(names, str) else names
@@ -200,7 +206,8 @@ class Reference:
                 f"signature {unknown[0]!r} is not among the {len(self.signatures)} of the reference; "
                 + (f"did you mean {near[0]!r}?" if near else "freeze a run that has it")
             )
-        return self.signatures.select(wanted)
+        chosen = self.signatures.select(wanted)
+        return chosen | published if comparators else chosen
 
     def require_like(self, genes: GeneIndex, scale: str) -> None:
         """Refuse data of another organism, or values that are not comparable.

@@ -111,18 +111,24 @@ class Prepared:
 def choose_signatures(
     signatures: str | Sequence[str] | Mapping[str, object] | SignatureSet | None,
     files: Sequence[str | Path] = (),
+    *,
+    comparators: bool = False,
 ) -> SignatureSet:
-    """What the user asked for as a set: None is every shipped signature scored by default."""
+    """What the user asked for as a set: None is every shipped signature scored by default.
+
+    `comparators` adds the published sets.
+    """
     shipped = read_signatures()
     for file in files:
         shipped = shipped | read_signatures(file)
+    published = shipped.with_role("comparator") if comparators else SignatureSet()
     if signatures is None:
-        return shipped.default()
+        return shipped.default() | published
     if isinstance(signatures, SignatureSet):
-        return signatures
+        return signatures | published
     if isinstance(signatures, Mapping):
-        return read_signatures(signatures)
-    return shipped.select(signatures)
+        return read_signatures(signatures) | published
+    return shipped.select(signatures) | published
 
 
 def prepare(

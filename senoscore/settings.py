@@ -68,6 +68,7 @@ class ScoreSettings:
     method: Method = "matched"
     signatures: tuple[str, ...] | None = None
     signature_files: tuple[str, ...] = ()
+    comparators: bool = False
     n_null: int = 200
     seed: int = 0
     min_coverage: float = 0.5

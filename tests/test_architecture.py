@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "calling",
         "protein",
         "citeseq",
-        "doublets donors smoothing explain certificate design compare targets freeze",
+        "doublets donors smoothing explain certificate design compare targets freeze agreement",
         "_planted simulate",
         "plots plots_explain",
         "report summary export",

@@ -555,3 +555,23 @@ def test_thirty_cells_are_enough_to_draw() -> None:
     for made in (pl.qc(s), pl.scores(s), [pl.t_states(s), pl.embedding(s), pl.lineages(s)]):
         for ax in made:
             svg_of(ax)
+
+
+def test_the_picture_of_agreement_shows_the_numbers_of_its_table() -> None:
+    from test_agreement import cells
+
+    from senoscore.agreement import agreement
+
+    table = agreement(**cells(400))
+    ax = pl.agreement(table, lineage="B")
+    shown = np.asarray(ax.images[0].get_array().filled(np.nan))
+    rows = table[table["lineage"] == "B"].reset_index(drop=True)
+    names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
+    assert [t.get_text().split("  ")[0] for t in ax.get_yticklabels()] == names
+    for row in rows.itertuples():
+        i, j = names.index(row.a), names.index(row.b)
+        rank = 2 * row.auroc - 1 if np.isnan(row.spearman) else row.spearman
+        np.testing.assert_equal((shown[j, i], shown[i, j]), (rank, row.kappa))
+    assert len(ax.texts) == int(np.isfinite(shown).sum())
+    empty = pl.agreement(table, lineage="NK")
+    assert words(empty) == ["No published set is scored in NK cells."]

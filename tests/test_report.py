@@ -656,3 +656,24 @@ def test_the_summary_refuses_what_is_not_there_or_not_inside(tmp_path: Path) -> 
         build_summary(tmp_path, ["gone"])
     with pytest.raises(ConfigError):
         build_summary(tmp_path, ["../elsewhere"])
+
+
+def test_published_sets_have_a_section_where_they_were_scored(tmp_path: Path) -> None:
+    from test_agreement import cells
+
+    from senoscore.agreement import agreement
+
+    directory = score_space.write_artefacts(score_space.make(100), tmp_path / "x")
+    table = agreement(**cells(300))
+    write_tsv(table.iloc[:0], directory / "agreement.tsv")
+    build_report(directory, figures=False)
+    assert "agreement" not in read(directory).words
+    write_tsv(table, directory / "agreement.tsv")
+    build_report(directory)
+    made = read(directory)
+    assert "20,000" not in made.section("agreement")
+    rows = made.tables["agreement/Pair by pair"]
+    assert len(rows) == len(table)
+    first = table.iloc[0]
+    assert rows[0]["Spearman's rho"] == f"{first['spearman']:.2f}"
+    assert rows[0]["by both"] == f"{first['n_called_both']:,}"

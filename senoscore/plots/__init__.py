@@ -8,6 +8,7 @@ readable, the picture says so, and every count still refers to all cells.
 
 from __future__ import annotations
 
+from senoscore.plots._agreement import agreement
 from senoscore.plots._cells import embedding, lineages, qc, scores
 from senoscore.plots._drawing import (
     CALL_COLORS,
@@ -46,6 +47,7 @@ __all__ = [
     "MAX_LABEL",
     "METRIC_NAMES",
     "T_STATE_COLORS",
+    "agreement",
     "axis_level",
     "burden",
     "calibration",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from senoscore import keys, plots
 from senoscore.io.artefacts import dataset_dir, write_tsv
+from senoscore.report._agreement import agreement_section
 from senoscore.report._answer import cautions, headline, tiles
 from senoscore.report._artefacts import read_artefacts
 from senoscore.report._page import Picture, picture, single, table_of, write_page
@@ -77,6 +78,7 @@ def build_report(directory: str | Path, *, title: str | None = None, figures: bo
         "comparisons": comparison_tables(found),
         "certificate": certificate_section(found),
         "protein": protein_section(found, figures=figures),
+        "agreement": agreement_section(found, figures=figures),
         "coverage": coverage_section(found, figures=figures),
         "calibration": calibration_section(found, figures=figures),
         "provenance": provenance_section(found),

@@ -432,7 +432,7 @@ def targets_table(found: Artefacts) -> Table | None:
 _SHOWN_ELSEWHERE: Final = (
     "calibration.tsv", "coverage.tsv", "donors.tsv", "labels.tsv", "lineages.tsv", "pooled.tsv",
     "t_cells_exhausted.tsv", "t_cells_senescent.tsv",
-    "certificate.tsv", "targets.tsv",
+    "certificate.tsv", "targets.tsv", "agreement.tsv",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ _UNKNOWN_MB: Final = 1500
 _PER_INPUT_MB: Final = 2.0
 _ROOM: Final = 1.25  # over what was measured
 _SIGNATURES: Final = 55  # scored where the settings name none
+_COMPARATORS: Final = 9  # published sets, scored besides where the settings ask for them
 
 # What a run holds, in bytes, measured with benchmarks/run.py
 _PANEL: Final = 0.06  # share of a cell's values that lie in marker and signature genes
@@ -139,10 +140,13 @@ class Plan:
                 needed = math.ceil(_UNKNOWN_MB + _PER_INPUT_MB * _size_mb(paths))
                 return needed * (1 << (attempt - 1))
             known = json.loads(facts.read_text("utf-8"))
-            chosen = self.config.settings(wildcards.dataset).get("score", {}).get("signatures")
+            score = self.config.settings(wildcards.dataset).get("score", {})
+            chosen = score.get("signatures")
+            n_signatures = len(chosen) if chosen else _SIGNATURES
+            n_signatures += _COMPARATORS if score.get("comparators") else 0
             needed = stage_mb(
                 stage, n_obs=known["n_obs"], n_vars=known["n_vars"], nnz=known["nnz"]["value"],
-                n_signatures=len(chosen) if chosen else _SIGNATURES, threads=threads,
+                n_signatures=n_signatures, threads=threads,
                 shards=self.config.shards(wildcards.dataset),
             )  # fmt: skip
             return needed * (1 << (attempt - 1))

@@ -41,6 +41,7 @@ rule call:
         ),
         pooled="<results>/{dataset}/pooled.tsv",
         protein="<results>/{dataset}/protein_audit.tsv",
+        agreement="<results>/{dataset}/agreement.tsv",
     log:
         "<logs>/{dataset}/call.log",
     threads: 2

@@ -12,6 +12,7 @@ rule report:
                 "certificate",
                 "pooled",
                 "protein_audit",
+                "agreement",
                 "lineages",
                 "donors",
                 "comparisons",
