@@ -38,7 +38,7 @@ def cells(n: int = 900, *, seed: int = 0, holes: float = 0.0) -> dict[str, Any]:
     z.loc[lineage != "T", ["tex", "t_discriminating_senescence_only", "t_axis_exhaustion"]] = np.nan
     z.loc[lineage != "B", "b_senescence"] = np.nan
     z[rng.random(z.shape) < holes] = np.nan
-    padj = np.clip(np.exp(-z), 0, 1)
+    padj = np.clip(np.exp(-z).round(1), 0, 1)  # some exactly at the rate
     call = rng.choice([*keys.SENESCENCE_CALLS], n)
     state = np.where(lineage == "T", rng.choice([*keys.T_STATES], n), None)
     return {

@@ -508,9 +508,10 @@ def test_comparisons_and_unknown_tables_are_shown(tmp_path: Path) -> None:
     write_tsv(pd.DataFrame({"a": [1.5]}), directory / "something new.tsv")
     build_report(directory, figures=False)
     made = read(directory)
-    (shown,) = made.tables["donors/Conditions and ages compared"]
+    (shown,) = made.tables["comparisons/Conditions and ages compared"]
     assert (shown["effect"], shown["from"], shown["donors"]) == ("0.25", "0.10", "5")
-    assert shown["adjusted p"] == "0.030"
+    assert shown["false-discovery rate"] == "0.030"
+    assert "1 comparisons could be made; 1 of them" in made.section("comparisons")
     assert made.tables["donors/something new.tsv"] == [{"a": "1.50"}]
 
 
@@ -677,3 +678,27 @@ def test_published_sets_have_a_section_where_they_were_scored(tmp_path: Path) ->
     first = table.iloc[0]
     assert rows[0]["Spearman's rho"] == f"{first['spearman']:.2f}"
     assert rows[0]["by both"] == f"{first['n_called_both']:,}"
+
+
+def test_the_rule_the_warnings_and_the_strongest_effects_are_shown(tmp_path: Path) -> None:
+    s = score_space.make(200)
+    s.uns["senoscore"]["rule"] = "First <this>.\n\n1. Then that."
+    warnings = {"T": "Also TEMRA.", "B": "Also lupus."}
+    s.obs["senescence_warning"] = [warnings.get(str(v), "") for v in s.obs["lineage"]]
+    directory = score_space.write_artefacts(s, tmp_path / "x")
+    rows = [
+        {"term": "condition", "level": "old", "reference": "young", "lineage": "T",
+         "measure": "per_cell", "name": f"$x_{k}$", "effect": 0.1 * k, "effect_low": 0.1 * k - 0.1,
+         "effect_high": 0.1 * k + 0.1, "unit": "z", "pvalue": 0.5 / (k + 1), "padj": 0.6 / (k + 1),
+         "n_donors_reference": 4, "n_donors": 5, "note": ""}
+        for k in range(20)
+    ]  # fmt: skip
+    write_tsv(pd.DataFrame(rows), directory / "comparisons.tsv")
+    build_report(directory)
+    made = read(directory)
+    assert "First <this>. 1. Then that." in made.section("rule")
+    assert "Also TEMRA." in made.section("senescent")
+    assert "Also lupus." in made.section("others")
+    assert "the 15 of 20 with the smallest p" in made.section("comparisons")
+    first = made.tables["comparisons/Conditions and ages compared"][0]
+    assert first["effect"] == "1.90"

@@ -21,6 +21,7 @@ from senoscore.plots._drawing import (
     clean_label,
     percent,
     plain_style,
+    write_y,
 )
 from senoscore.plots._protein import protein
 from senoscore.plots._space import (
@@ -74,5 +75,6 @@ __all__ = [
     "settings_of",
     "state_bars",
     "t_states",
+    "write_y",
     "z_of",
 ]

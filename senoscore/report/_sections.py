@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from senoscore.plots import LINEAGE_NAMES, clean_label, percent
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
 from senoscore.report._artefacts import (
@@ -341,6 +343,7 @@ def other_lineages_section(found: Artefacts) -> list[dict[str, Any]]:
                 "share": percent(int((good & (call == "senescent")).sum()), int(good.sum())),
                 "interval": interval,
                 "weak": name in calling.LOW_CONFIDENCE,
+                "warning": call_warning(found, name),
                 "signatures": [signature_facts(found, n) for n in signatures],
                 "rules": table_of(
                     counted(rule[here], ("rule", "n_cells")), "Which rule decided", folded=True
@@ -348,6 +351,18 @@ def other_lineages_section(found: Artefacts) -> list[dict[str, Any]]:
             }
         )
     return parts
+
+
+def call_warning(found: Artefacts, lineage: str) -> str:
+    """What else a senescence call of a lineage may mean, as the run wrote it beside its cells."""
+    texts = found.obs("senescence_warning")[found.obs(keys.OBS_LINEAGE) == lineage]
+    return " ".join(sorted({str(text) for text in texts if text}))
+
+
+def rule_lines(found: Artefacts) -> list[str]:
+    """The rule of the calls in words, with the run's thresholds, line by line."""
+    text = str(found.s.uns.get(keys.UNS, {}).get("rule", ""))
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def donors_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
@@ -452,25 +467,72 @@ def _is_comparison(table: pd.DataFrame) -> bool:
     return {"term", "level", "reference", "measure", "effect", "padj"} <= set(table.columns)
 
 
-def comparison_tables(found: Artefacts) -> list[Table]:
-    """Comparisons of conditions and ages, wherever the folder has one."""
+def comparisons_section(found: Artefacts, *, figures: bool) -> list[dict[str, Any]]:
+    """Comparisons of conditions and ages, wherever the folder has one; those made, and pictures."""
     return [
-        table_of(
-            table,
-            "Conditions and ages compared",
-            columns=[
-                "term", "level", "reference", "lineage", "measure", "name", "effect",
-                "effect_low", "effect_high", "unit", "pvalue", "padj", "n_donors",
-                "n_donors_reference", "note",
-            ],
-            headings={"n_donors": "donors", "n_donors_reference": "donors of reference",
-                      "effect_low": "from", "effect_high": "to"},
-            file=name,
-            folded=len(table) > 40,
-        )
+        {
+            "n_made": int(table["effect"].notna().sum()),
+            "n_found": int((table["padj"] <= 0.05).sum()),
+            "figures": _forests(table) if figures else [],
+            "table": table_of(
+                table.sort_values("pvalue", kind="stable", na_position="last"),
+                "Conditions and ages compared",
+                columns=[
+                    "term", "level", "reference", "lineage", "measure", "name", "effect",
+                    "effect_low", "effect_high", "unit", "pvalue", "padj", "n_donors",
+                    "n_donors_reference", "note",
+                ],
+                headings={"n_donors": "donors", "n_donors_reference": "donors of reference",
+                          "effect_low": "from", "effect_high": "to", "padj": "false-discovery rate"},
+                file=name,
+                folded=len(table) > 40,
+            ),
+        }
         for name, table in found.tables.items()
         if len(table) and _is_comparison(table)
     ]  # fmt: skip
+
+
+def _forests(table: pd.DataFrame, limit: int = 15) -> list[Picture]:
+    """Per unit the effects with the smallest p, with their intervals."""
+    made = []
+    for unit in dict.fromkeys(table.loc[table["effect"].notna(), "unit"].astype(str)):
+        of = table[(table["unit"].astype(str) == unit) & table["effect"].notna()]
+        rows = of.sort_values("pvalue", kind="stable").head(limit)
+        made.append(
+            picture(
+                single(partial(_forest, rows, unit)),
+                height=0.9 + 0.27 * len(rows),
+                alt=f"Effects in {unit} with their intervals, {len(rows)} of {len(of)}.",
+                caption=f"Effects in {unit}: the {len(rows)} of {len(of)} with the smallest p, each "
+                "with its confidence interval. Filled: false-discovery rate at most 5 %. They were "
+                "chosen for their p: the filled ones are likely smaller than they look here.",
+            )
+        )
+    return made
+
+
+def _forest(rows: pd.DataFrame, unit: str, ax: Axes) -> None:
+    place = np.arange(len(rows))
+    effect, low, high = (
+        rows[c].to_numpy(np.float64) for c in ("effect", "effect_low", "effect_high")
+    )
+    found = rows["padj"].to_numpy(np.float64) <= 0.05
+    ax.axvline(0, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    ax.hlines(place, low, high, color="#777777", linewidth=1.2)
+    colors = np.where(found, "#0072B2", "#FFFFFF")
+    ax.scatter(effect, place, s=26, c=colors, edgecolor="#333333", linewidth=0.6, zorder=3)
+    plots.write_y(
+        ax,
+        [
+            plots.clean_label(f"{level or term}: {lineage} {name} ({measure})", limit=44)
+            for term, level, lineage, name, measure in zip(
+                *(rows[c].astype(str) for c in ("term", "level", "lineage", "name", "measure")),
+                strict=True,
+            )
+        ],
+    )
+    ax.set_xlabel(plots.clean_label(f"effect ({unit})"), parse_math=False)
 
 
 def coverage_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
