@@ -823,7 +823,8 @@ def _drawn(
 def _check(judged: Judged, k: int, rows: NDArray[np.int64], parts: Parts) -> None:
     known = judged.score[rows, k]
     off = np.abs(parts.contribution.sum(axis=1) - known)
-    if (off[~np.isnan(known)] > 1e-6).any():
+    # as far as float32 goes, in which scores are kept
+    if (off > 1e-6 * (1 + np.abs(known)))[~np.isnan(known)].any():
         cell = judged.names[rows[int(np.nanargmax(off))]]
         raise InputDataError(
             f"cell {cell!r} has another score now than in the run: the file or its annotations have "
