@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 from senoscore import calling, keys, protein
 from senoscore._columns import GroupTable, as_text, attr_text, is_array
 from senoscore.errors import InputDataError
-from senoscore.inspect import VAR_PROTEIN, antibody_columns, names_in_uns, open_store
+from senoscore.inspect import (
+    MODALITY,
+    VAR_PROTEIN,
+    antibody_columns,
+    names_in_uns,
+    open_store,
+)
 from senoscore.io.blocks import open_blocks
-from senoscore.io.h5 import find_node, node_header, safe_h5_open
+from senoscore.io.h5 import PROTEIN_MODALITIES, find_node, node_header, safe_h5_open
 from senoscore.protein import Arm
 
 if TYPE_CHECKING:
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from senoscore.settings import CallSettings
 
 SETTINGS: Final = ("auto", "use", "ignore")
-MODALITIES: Final = ("prot", "protein", "proteins", "adt", "ADT", "cite", "antibody", "ab")
 MAX_ANTIBODIES: Final = 5000
 # what is kept per cell: what a review names, not what identifies a lineage
 KEPT_ROLES: Final = ("phenotype", "exhaustion", "both", "other")
@@ -76,6 +81,9 @@ def read_panel(source: str | Path | AnnData, data: Input) -> Panel | None:
     if is_h5mu(key):
         cells, panel = read_h5mu(key)
         return _aligned(panel, cells, data.obs.index, str(key))
+    if key.startswith(MODALITY) and isinstance(source, (str, Path)):
+        cells, panel = read_h5mu(source, key.removeprefix(MODALITY))
+        return _aligned(panel, cells, data.obs.index, str(source))
     if key == VAR_PROTEIN:
         return _from_columns(source, data)
     if isinstance(source, (str, Path)):
@@ -215,7 +223,7 @@ def read_h5mu(path: str | Path, modality: str | None = None) -> tuple[pd.Index, 
     """
     with safe_h5_open(path, mudata=True) as file:
         there = sorted(find_node(file, "mod", path) or ())
-        name = modality or next((m for m in MODALITIES if m in there), None)
+        name = modality or next((m for m in PROTEIN_MODALITIES if m in there), None)
         if name not in there:
             wanted = f"modality {modality!r}" if modality else "protein modality"
             raise InputDataError(

@@ -265,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     analyse = add("analyse", _analyse, "every stage for one file, without Snakemake", _ANALYSE)
-    analyse.add_argument("file", help=".h5ad file or .zarr folder")
+    analyse.add_argument("file", help=".h5ad file, .h5mu file or .zarr folder")
     analyse.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     _threads(analyse)
     analyse.add_argument("--config", metavar="C", help="take the settings of this config file")
@@ -279,7 +279,7 @@ def build_parser() -> argparse.ArgumentParser:
     analyse.add_argument("--no-report", action="store_true", help="no report.html")
 
     inspect = add("inspect", _inspect, "what is in a file, and how that was found", _INSPECT)
-    inspect.add_argument("file", help=".h5ad file or .zarr folder")
+    inspect.add_argument("file", help=".h5ad file, .h5mu file or .zarr folder")
     inspect.add_argument("--json", action="store_true", help="as JSON")
 
     simulate = add("simulate", _simulate, "write an immune cohort with planted states", _SIMULATE)

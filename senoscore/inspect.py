@@ -23,10 +23,12 @@ from senoscore._columns import Column, FrameTable, GroupTable, Table, as_text, a
 from senoscore._scales import LOG_SCALES, SCALES, GroupMatrix, Matrix, MemoryMatrix, Scale, classify
 from senoscore.errors import InputDataError
 from senoscore.io.h5 import (
+    PROTEIN_MODALITIES,
     UnreadableMatrixError,
     matrix_header,
     matrix_keys,
     matrix_node,
+    modalities,
     safe_h5_open,
 )
 from senoscore.keys import LINEAGES
@@ -171,6 +173,8 @@ class _Store:
     obsm: list[str]
     keys: list[str]
     """The matrices, as ``X``, ``raw.X``, ``layers/NAME``."""
+    modalities: Sequence[str] = ()
+    """Of a MuData file, the one that is looked at among them."""
 
     def matrix(self, key: str) -> Matrix:
         raise NotImplementedError
@@ -200,6 +204,7 @@ class _GroupStore(_Store):
                 raise InputDataError(_not_anndata(path, keys, part))
         self.obs, self.var = GroupTable(root, "obs"), GroupTable(root, "var")
         self._path = path
+        self.modalities = modalities(root)
         self.keys = matrix_keys(root)
         raw_var = next((name for name in ("raw/var", "raw.var") if name in root), None)
         if "raw.X" in self.keys and raw_var is None:
@@ -304,11 +309,6 @@ def _size(path: Path) -> int | None:
 
 def _not_anndata(path: Path, keys: Sequence[str], part: str) -> str:
     name = path.name
-    if "mod" in keys:
-        return (
-            f"{name} is a MuData file of several modalities; write the RNA one to an h5ad "
-            "(mudata.read(...)['rna'].write_h5ad(...)) and use that"
-        )
     if "matrix" in keys or path.suffix == ".h5":
         return (
             f"{name} is no h5ad file but looks like a 10x matrix; convert it first "
@@ -889,6 +889,7 @@ _PROTEIN_KEY: Final = re.compile(
 
 # where the fact `protein` points if the antibodies are columns of the matrix, not a table of obsm
 VAR_PROTEIN: Final = "var:antibodies"
+MODALITY: Final = "mod/"
 # names of genes never look like these; the first is looked for in all names at once
 _ANTIBODY_WORDS: Final = (
     "totalseq", "total-seq", "total_seq", "total seq", "_totala", "_totalb", "_totalc", "-totala",
@@ -937,6 +938,9 @@ def antibody_columns(var: Table) -> tuple[list[int], list[str]]:
 
 
 def _proteins(store: _Store, var: Table, notes: list[str]) -> Fact:
+    beside = next((name for name in PROTEIN_MODALITIES if name in store.modalities), None)
+    if beside is not None:
+        return Fact(MODALITY + beside, "the modality of antibodies in the MuData file")
     named: list[tuple[str, list[str]]] = []
     for key in store.obsm:
         columns = store.obsm_columns(key)
@@ -1037,7 +1041,8 @@ def inspect_file(
     Parameters
     ----------
     source
-        An ``.h5ad`` file, a zarr folder or ``.zarr.zip``, or an AnnData.
+        An ``.h5ad`` file, a MuData file (its RNA is taken), a zarr folder or ``.zarr.zip``, or an
+        AnnData.
     overrides
         Facts that are known better: ``cell_type``, ``cell_type_fine``, ``cell_type_ontology``,
         ``cluster``, ``donor``, ``sample``, ``condition``, ``age`` (obs columns, or False for
@@ -1120,11 +1125,11 @@ def _inspect(store: _Store, given: dict[str, Any]) -> Facts:
     protein = _proteins(store, var, notes)
     if "protein" in given:
         key = given["protein"]
-        elsewhere = str(key).endswith(".h5mu") or key == VAR_PROTEIN
-        if key is not False and not elsewhere and key not in store.obsm:
+        there = [*store.obsm, *(MODALITY + name for name in store.modalities), VAR_PROTEIN]
+        if key is not False and not str(key).endswith(".h5mu") and key not in there:
             raise InputDataError(
-                f"protein: obsm has no {key!r} (it has {', '.join(store.obsm) or 'nothing'}); a "
-                "MuData file is named by its path, *.h5mu"
+                f"protein: obsm has no {key!r} (there are {', '.join(there)}); a MuData file is "
+                "named by its path, *.h5mu"
             )
         protein = Fact(key or None, "given in the configuration")
     primary = _primary(store.obs, notes)

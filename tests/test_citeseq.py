@@ -112,6 +112,46 @@ def test_a_mudata_file_is_matched_by_the_names_of_cells(tmp_path: Path) -> None:
     assert np.isnan(panel.values[absent]).all()
 
 
+def test_a_mudata_file_gives_rna_and_antibodies(tmp_path: Path) -> None:
+    adata, counts = toy()
+    order = np.random.default_rng(2).permutation(adata.n_obs)[:35]
+    path = write_h5mu(tmp_path / "x.h5mu", adata.obs_names[order], counts[order])
+    with pytest.raises(InputDataError, match="no modality of genes"):
+        inspect_file(path)
+    with h5py.File(path, "a") as file:
+        write_elem(file, "mod/rna", adata)
+    data = read_input(path)
+    assert data.facts.protein.value == "mod/prot"
+    assert list(data.obs.index) == list(adata.obs_names)
+    panel = citeseq.read_panel(path, data)
+    assert panel is not None
+    assert list(panel.names) == RAW
+    np.testing.assert_array_equal(panel.values[order], counts[order])
+    assert np.isnan(np.delete(panel.values, order, axis=0)).all()
+    assert panel_of(path, protein="mod/prot") is not None
+    with pytest.raises(InputDataError, match="there are mod/prot, mod/rna"):
+        panel_of(path, protein="mod/adt")
+
+
+def test_the_calls_of_a_mudata_file_are_those_of_the_same_h5ad(
+    shared: Path, tmp_path: Path
+) -> None:
+    plain = shared / "data" / "trex_tcells_pt17_citeseq.h5ad"
+    adata = read_h5ad(plain)
+    table = adata.obsm.pop("protein_counts")
+    prot = AnnData(
+        table.to_numpy(),
+        obs=pd.DataFrame(index=adata.obs_names),
+        var=pd.DataFrame(index=table.columns),
+    )
+    with h5py.File(tmp_path / "x.h5mu", "w") as file:
+        write_elem(file, "mod/rna", adata)
+        write_elem(file, "mod/prot", prot)
+    expected, got = sn.analyse(plain), sn.analyse(tmp_path / "x.h5mu")
+    pd.testing.assert_frame_equal(got.obs, expected.obs)
+    assert (got.obs["t_state"] == "senescent_like").any()
+
+
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_mudata_files_that_cannot_be_used_are_one_sentence(tmp_path: Path) -> None:
     adata, counts = toy()

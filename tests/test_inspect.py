@@ -16,12 +16,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from anndata.io import read_elem
 from scipy import sparse
 
 from senoscore import _columns
 from senoscore._scales import SCALES, GroupMatrix, Sample, classify
 from senoscore.errors import InputDataError
 from senoscore.inspect import Fact, Facts, inspect_file
+from senoscore.io.blocks import open_blocks
 from senoscore.io.h5 import MatrixHeader
 
 # file -> what its manifest says of it; a fact that is not named is None
@@ -218,7 +220,6 @@ def test_a_public_file_gives_facts_or_one_sentence(name: str, shared: Path) -> N
     [
         ("anndata__adata__1b5f4a.h5ad", "no X"),
         ("soma__x-none__ba1569.h5ad", "no X"),
-        ("muon__test_rna_atac__e92540.h5ad", "MuData"),
         ("scanpy__multiple_genomes__c1834e.h5", "10x"),
         ("lfspointer__pbmc3k__87c0c1.h5ad", "git-lfs"),
     ],
@@ -226,6 +227,19 @@ def test_a_public_file_gives_facts_or_one_sentence(name: str, shared: Path) -> N
 def test_what_is_no_expression_matrix_is_named_as_such(name: str, words: str, shared: Path) -> None:
     with pytest.raises(InputDataError, match=words):
         inspect_file(shared / "fixtures" / name)
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_of_a_mudata_file_the_rna_is_taken(shared: Path) -> None:
+    path = shared / "fixtures" / "muon__test_rna_atac__e92540.h5ad"
+    facts = inspect_file(path)
+    with h5py.File(path) as file:
+        rna = read_elem(file["mod/rna"])
+    assert (facts.n_obs, facts.n_vars) == rna.shape
+    assert facts.protein.value is None
+    with open_blocks(path) as blocks:
+        got = sparse.vstack([block.to_csr() for block in blocks.iter_blocks(block_size=100)])
+    assert (got != rna.X).nnz == 0
 
 
 def test_columns_of_all_encodings_are_read_as_anndata_reads_them(shared: Path) -> None:

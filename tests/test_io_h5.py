@@ -132,10 +132,16 @@ def test_10x_files_are_named(tmp_path: Path, version: int) -> None:
 def test_other_hdf5_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
-        file.create_group("mod/rna")
+        file.create_group("mod/atac")
         file.create_group("obs")
         file.create_group("var")
-    assert "MuData" in refusal(path)
+    assert "MuData file with no modality of genes" in refusal(path)
+    with h5py.File(path, "w") as file:
+        file.create_group("mod/rna/obs")
+    assert "modality 'rna' has no var" in refusal(path)
+    with h5py.File(path, "w") as file:
+        file["mod/rna"] = h5py.ExternalLink("other.h5", "rna")
+    assert "external link" in refusal(path)
     with h5py.File(path, "w") as file:
         file.create_group("row_attrs")
         file.create_group("col_attrs")
@@ -386,7 +392,6 @@ def test_public_files_are_opened_or_refused_in_one_sentence(shared: Path) -> Non
     words = {
         "lfspointer__pbmc3k__87c0c1.h5ad": "git-lfs pointer",
         "scanpy__multiple_genomes__c1834e.h5": "10x Genomics",
-        "muon__test_rna_atac__e92540.h5ad": "MuData",
         "cellxgene__hgnc_example__0ea515.txt.gz": "gzip-compressed",
     }
     for path in sorted((shared / "fixtures").iterdir()):

@@ -26,6 +26,9 @@ _MAX_OBJECTS: Final = 50_000
 _MAX_SOFT_LINKS: Final = 16
 _WALKED: Final = ("X", "raw", "raw.X", "raw.var", "layers", "obs", "var", "obsm")
 _UNDECLARED: Final = "null"
+# what the modalities of genes and of antibodies are called in MuData files
+RNA_MODALITIES: Final = ("rna", "RNA", "gex", "GEX", "gene_expression", "Gene Expression")
+PROTEIN_MODALITIES: Final = ("prot", "protein", "proteins", "adt", "ADT", "cite", "antibody", "ab")
 
 FILTER_NAMES: Final = {
     1: "gzip",
@@ -77,13 +80,14 @@ class MatrixHeader:
 @contextmanager
 def safe_h5_open(
     path: str | os.PathLike[str], *, everything: bool = False, mudata: bool = False
-) -> Iterator[h5py.File]:
+) -> Iterator[h5py.Group]:
     """Open an h5ad file that may be damaged or hostile, for reading.
 
     Refused with one sentence: what is not an HDF5 file (git-lfs pointers, gzip, web pages are
-    named as such), what is HDF5 but not AnnData (10x, MuData, loom), a truncated file, external
+    named as such), what is HDF5 but not AnnData (10x, loom), a truncated file, external
     links, virtual datasets, external storage, and declared sizes that contradict each other or
-    cannot fit in the file. Nothing is decoded except the ends of each ``indptr``.
+    cannot fit in the file. Nothing is decoded except the ends of each ``indptr``. Of a MuData file
+    (an AnnData per modality under ``mod``) the RNA is opened.
 
     Parameters
     ----------
@@ -94,11 +98,12 @@ def safe_h5_open(
         (``X``, ``raw``, ``layers``, ``obs``, ``var``, ``obsm`` and the first level of ``uns``);
         reach anything else through :func:`find_node`, which checks what it passes.
     mudata
-        Expect a MuData file, with an AnnData per modality under ``mod``, and look at all of it.
+        Expect a MuData file, and look at all of it.
 
     Returns
     -------
-    A context manager that gives the open file.
+    A context manager that gives the open file; of a MuData file the group of its RNA, or the whole
+    file where `mudata` asks for it.
 
     Raises
     ------
@@ -113,20 +118,20 @@ def safe_h5_open(
     with file:
         try:
             if mudata:
-                _check_is_mudata(file, path)
+                root = _check_is_mudata(file, path)
             else:
-                _check_is_anndata(file, path)
-            _check_links(file, path, everything=everything or mudata)
-            for key in matrix_keys(file):
+                root = _anndata_root(file, path)
+            _check_links(root, path, everything=everything or mudata)
+            for key in matrix_keys(root):
                 with suppress(UnreadableMatrixError):  # matters only to who asks for this one
-                    matrix_header(file, key, path)
+                    matrix_header(root, key, path)
         except Exception as error:
             # on damaged headers h5py raises almost any type, from ValueError to TypeError
             if isinstance(error, InputDataError) or not _is_raised_by_h5py(error):
                 raise
             raise _damaged(path, error) from error
         try:
-            yield file
+            yield root
         except (OSError, RuntimeError, KeyError) as error:
             # only HDF5's own words: an error of the caller's code must stay what it is
             if not (_is_raised_by_h5py(error) and _HDF5_WORDS(str(error))):
@@ -241,13 +246,13 @@ def frame_length(root: Any, name: str) -> int | None:
     return None
 
 
-def find_node(file: h5py.File, name: str, path: str | os.PathLike[str] | None = None) -> Any:
+def find_node(file: h5py.Group, name: str, path: str | os.PathLike[str] | None = None) -> Any:
     """The object `name` of an HDF5 file, or None; never follows a link out of the file.
 
     Every link on the way is looked at before it is followed, and the object's storage is
     checked, so that parts of ``uns`` can be read without :func:`safe_h5_open`'s ``everything``.
     """
-    where = file.filename if path is None else path
+    where = file.file.filename if path is None else path
     node, _ = _walk(file, name, where, _MAX_SOFT_LINKS)
     if isinstance(node, h5py.Dataset):
         _check_dataset_storage(node.id, name, where)
@@ -333,16 +338,15 @@ def _explain_open_error(path: str | os.PathLike[str], error: OSError) -> str:
     )
 
 
-def _check_is_anndata(file: h5py.File, path: str | os.PathLike[str]) -> None:
+def _anndata_root(file: h5py.File, path: str | os.PathLike[str]) -> h5py.Group:
+    """Where the AnnData of genes begins: the file, or a modality of a MuData file."""
     links = file.id.links
+    if links.exists(b"mod"):
+        return _rna_of(file, path)
     if links.exists(b"obs") and links.exists(b"var"):
-        if links.exists(b"mod"):
-            raise InputDataError(_mudata_sentence(path))
-        return
+        return file
     names = _link_names(file, 12)
     shown = show_path(path)
-    if "mod" in names:
-        raise InputDataError(_mudata_sentence(path))
     if _looks_like_10x(file, names):
         raise InputDataError(
             f"{shown} is a 10x Genomics matrix (.h5), not an h5ad file: read it with "
@@ -359,20 +363,39 @@ def _check_is_anndata(file: h5py.File, path: str | os.PathLike[str]) -> None:
     )
 
 
-def _check_is_mudata(file: h5py.File, path: str | os.PathLike[str]) -> None:
+def _check_is_mudata(file: h5py.File, path: str | os.PathLike[str]) -> h5py.File:
     if not file.id.links.exists(b"mod"):
         raise InputDataError(
             f"{show_path(path)} is no MuData file (.h5mu): it has no group 'mod'; it holds "
             f"{_listing(_link_names(file, 12))}."
         )
+    return file
 
 
-def _mudata_sentence(path: str | os.PathLike[str]) -> str:
-    return (
-        f"{show_path(path)} holds several modalities (MuData): extract the RNA one with "
-        "`mudata.read_h5mu(...).mod['rna'].write_h5ad(...)` and give that file; its antibodies are "
-        "read from here if dataset.protein names this file."
-    )
+def _rna_of(file: h5py.File, path: str | os.PathLike[str]) -> h5py.Group:
+    there = modalities(file)
+    name = next((name for name in RNA_MODALITIES if name in there), None)
+    if name is None:
+        raise InputDataError(
+            f"{show_path(path)} is a MuData file with no modality of genes: looked for "
+            f"{', '.join(RNA_MODALITIES)}; it has {_listing(there)}. Rename it, or write it to an "
+            ".h5ad file."
+        )
+    root = find_node(file, f"mod/{name}", path)
+    inside = _link_names(root, _MAX_OBJECTS) if isinstance(root, h5py.Group) else []
+    missing = [n for n in ("obs", "var") if n not in inside]
+    if missing:
+        raise InputDataError(
+            f"{show_path(path)}: modality {name!r} has no {' and '.join(missing)}: the file is "
+            "incomplete."
+        )
+    return root
+
+
+def modalities(root: Any) -> list[str]:
+    """Modalities of the MuData file a group belongs to; none for an h5ad file or a zarr store."""
+    mod = find_node(root.file, "mod") if isinstance(root, h5py.Group) else None
+    return sorted(_link_names(mod, _MAX_OBJECTS)) if isinstance(mod, h5py.Group) else []
 
 
 def _looks_like_10x(file: h5py.File, names: list[str]) -> bool:
@@ -391,7 +414,7 @@ def _looks_like_10x(file: h5py.File, names: list[str]) -> bool:
 # ---------------------------------------------------------------- links and storage
 
 
-def _check_links(file: h5py.File, path: str | os.PathLike[str], *, everything: bool) -> None:
+def _check_links(file: h5py.Group, path: str | os.PathLike[str], *, everything: bool) -> None:
     names = set(_link_names(file, _MAX_OBJECTS))
     seen: set[int] = set()
     wanted = sorted(names) if everything else [name for name in _WALKED if name in names]
@@ -402,7 +425,7 @@ def _check_links(file: h5py.File, path: str | os.PathLike[str], *, everything: b
 
 
 def _check_below(
-    file: h5py.File,
+    file: h5py.Group,
     name: str,
     path: str | os.PathLike[str],
     seen: set[int],
