@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import score_space
 
-from senoscore import keys
+from senoscore import keys, plots
 from senoscore.errors import ConfigError, InputDataError
 from senoscore.io.artefacts import write_tsv
 from senoscore.report import _artefacts, _page, build_report, build_summary
@@ -673,6 +673,9 @@ def test_published_sets_have_a_section_where_they_were_scored(tmp_path: Path) ->
     build_report(directory)
     made = read(directory)
     assert "20,000" not in made.section("agreement")
+    for name in set(table["lineage"]):
+        said = f"sets and calls in {plots.LINEAGE_NAMES[name]}, pair by pair."
+        assert made.text.count(said) == 1, name
     rows = made.tables["agreement/Pair by pair"]
     assert len(rows) == len(table)
     first = table.iloc[0]

@@ -8,6 +8,8 @@ from senoscore import keys, plots
 from senoscore.report._page import picture, single, table_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from senoscore.report._artefacts import Artefacts
 
 
@@ -17,23 +19,10 @@ def agreement_section(found: Artefacts, *, figures: bool) -> dict[str, Any] | No
     if table is None:
         return None
     present = [name for name in keys.LINEAGES if name in set(table["lineage"].astype(str))]
-    made = None
-    if figures and present:
-        first = present[0]
-        rows = table[table["lineage"].astype(str) == first]
-        n = len(set(rows["a"]) | set(rows["b"]))
-        made = picture(
-            single(lambda ax: plots.agreement(table, lineage=first, ax=ax)),
-            height=1.0 + 0.24 * n,
-            alt=f"Agreement of {n} sets and calls in {plots.LINEAGE_NAMES.get(first, first)}, pair "
-            "by pair.",
-            caption=f"{plots.LINEAGE_NAMES.get(first, first)}: the numbers of the columns are those "
-            "of the rows. Below the diagonal: Spearman's correlation of two scores; for a call, "
-            "2 × AUROC - 1. Above it: Cohen's kappa of the cells each calls. 1 is full agreement, 0 "
-            "what chance gives; empty is not defined. The table holds the other lineages.",
-        )
+    made = [_drawn(table, name) for name in present] if figures else []
     return {
-        "figure": made,
+        "figure": made[0] if made else None,
+        "more": made[1:],
         "sampled": bool(table["sampled"].astype(str).eq("True").any()),
         "table": table_of(
             table,
@@ -52,3 +41,17 @@ def agreement_section(found: Artefacts, *, figures: bool) -> dict[str, Any] | No
             max_rows=1000,
         ),
     }  # fmt: skip
+
+
+def _drawn(table: pd.DataFrame, lineage: str) -> dict[str, Any]:
+    rows = table[table["lineage"].astype(str) == lineage]
+    n = len(set(rows["a"]) | set(rows["b"]))
+    name = plots.LINEAGE_NAMES.get(lineage, lineage)
+    return picture(
+        single(lambda ax: plots.agreement(table, lineage=lineage, ax=ax)),
+        height=1.0 + 0.24 * n,
+        alt=f"Agreement of {n} sets and calls in {name}, pair by pair.",
+        caption=f"{name}: the numbers of the columns are those of the rows. Below the diagonal: "
+        "Spearman's correlation of two scores; for a call, 2 × AUROC - 1. Above it: Cohen's kappa of "
+        "the cells each calls. 1 is full agreement, 0 what chance gives; empty is not defined.",
+    )
