@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from senoscore import keys, plots
-from senoscore.report._page import picture, single, table_of
+from senoscore.report._page import Picture, picture, single, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def agreement_section(found: Artefacts, *, figures: bool) -> dict[str, Any] | No
     }  # fmt: skip
 
 
-def _drawn(table: pd.DataFrame, lineage: str) -> dict[str, Any]:
+def _drawn(table: pd.DataFrame, lineage: str) -> Picture:
     rows = table[table["lineage"].astype(str) == lineage]
     n = len(set(rows["a"]) | set(rows["b"]))
     name = plots.LINEAGE_NAMES.get(lineage, lineage)
