@@ -50,6 +50,7 @@ from senoscore.kernels.passes import (
     N_BINS,
     TARGET_SUM,
     UNIT,
+    make_walk,
     null_z_rows,
 )
 from senoscore.null import (
@@ -64,6 +65,7 @@ from senoscore.null import (
     draw_order,
     draw_sets,
     fixed_weights,
+    join_sets,
     null_medians,
     p_values,
 )
@@ -613,7 +615,7 @@ def _null_z(
     out = np.empty((len(totals), n_sets, judged.n_null + 1))
     null_z_rows(
         cells.indptr.astype(np.int64), cells.indices.astype(np.int32), cells.data, judged.kind,
-        totals, *table, judged.n_null, out,
+        totals, *make_walk(join_sets([table], len(table[0]) - 1)), judged.n_null, out,
     )  # fmt: skip
     return out
 

@@ -281,8 +281,13 @@ def join_sets(
 
 
 def fixed_weights(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Weights as integers, in units of 2**-FIX_W."""
-    return np.rint(np.asarray(weights) * 2**FIX_W).astype(np.int64)
+    """Weights as integers, in units of 2**-FIX_W; ValueError for one beyond 31 bits."""
+    fixed = np.rint(np.asarray(weights) * 2**FIX_W).astype(np.int64)
+    if (np.abs(fixed) >= 2**31).any():
+        raise ValueError(
+            f"the largest weight is {np.abs(weights).max():g}, not below {2 ** (31 - FIX_W)}"
+        )
+    return fixed
 
 
 def centre_of(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -87,8 +87,13 @@ def as_float(data: NDArray[Any]) -> NDArray[np.floating]:
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in the fewest bytes."""
-    if not values.size or values.min() < 0:
+    """The same numbers in the fewest bytes; none at all as uint8.
+
+    The type of nothing must not show: which rows are empty depends on how blocks are cut.
+    """
+    if not values.size:
+        return values.astype(np.uint8)
+    if values.min() < 0:
         return values
     largest = values.max()
     for dtype in (np.uint8, np.uint16, np.uint32):
@@ -214,7 +219,9 @@ class Scan:
     """What the first pass leaves: everything later stages need of the matrix except scores.
 
     metrics: cells × 6 (total, genes, top-50 sum, mitochondrial, ribosomal, haemoglobin sums).
-    sums, n_cells: per lineage code, fixed-point sum of x per gene, and cells. panel: cells × panel genes, stored values. sample: row -> that cell's genes.
+    sums, n_cells: per lineage code, fixed-point sum of x per gene, and cells.
+    panel: cells × panel genes, stored values.
+    sample_rows, sample: which cells were sampled, and all genes of each.
     """
 
     metrics: NDArray[np.float64]
@@ -329,9 +336,10 @@ def scan(
 class Scored:
     """What the second pass leaves: d and z of each cell, and the counted null.
 
-    score, z: cells × signatures, float32, NaN where not scored. histogram: lineages × signatures × strata
-    × bins, how often a null set's z fell into each bin of `kernels.passes`. group_sums: groups ×
-    (signatures × (N + 1)), every set's sum over a group's cells.
+    score, z: cells × signatures, float32, NaN where not scored.
+    histogram: lineages × signatures × strata × bins, how often a null set's z fell into each bin
+    of `kernels.passes`.
+    group_sums: groups × (signatures × (N + 1)), every set's sum over a group's cells.
     """
 
     score: NDArray[Any]

@@ -43,7 +43,8 @@ def by_cells(
 ) -> np.ndarray:
     table = null.build_sets(sets, draws, sums, n_null=n_null)
     z = np.empty((len(totals), len(sets), n_null + 1))
-    passes.null_z_rows(*parts(matrix), kind, totals, *table, n_null, z)
+    walk = passes.make_walk(null.join_sets([table], matrix.shape[1]))
+    passes.null_z_rows(*parts(matrix), kind, totals, *walk, n_null, z)
     return z
 
 

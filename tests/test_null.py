@@ -254,6 +254,33 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     np.testing.assert_array_equal(z1[:, 0], z[:, 1])
 
 
+@pytest.mark.parametrize("n_sets", [passes.LONG - 1, passes.LONG, passes.LONG + 1, 3 * passes.LONG])
+def test_a_gene_in_many_sets_is_added_to_all_of_them(n_sets: int) -> None:
+    """Such genes are walked last, by a loop of their own, which no other test came to."""
+    matrix = counts(n_cells=20, n_genes=30, seed=2)
+    totals = np.asarray(matrix.sum(1), float).ravel()
+    rng = np.random.default_rng(0)
+    dense = np.zeros((30, n_sets + 1))  # genes x sets; gene 4 is in every null set
+    dense[4, 1:] = rng.choice([-1.0, 0.5, 2.0], n_sets)
+    dense[7, 0] = 1.0
+    for j in range(1, n_sets + 1):
+        dense[rng.choice(np.arange(10, 30), 3, replace=False), j] = 1.0
+    genes, sets = np.nonzero(dense)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(genes, minlength=30))])
+    table = (offsets, sets.astype(np.int32), null.fixed_weights(dense[genes, sets]))
+    z = np.empty((20, 1, n_sets + 1))
+    walk = passes.make_walk(null.join_sets([table], 30))
+    passes.null_z_rows(*parts(matrix), passes.COUNTS, totals, *walk, n_sets, z)
+    sums = log_cp10k(matrix) @ dense
+    slow = (sums[:, 0] - sums[:, 1:].mean(1)) / sums[:, 1:].std(1, ddof=1)
+    np.testing.assert_allclose(z[:, 0, 0], slow, rtol=1e-4)
+
+
+def test_a_weight_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="the largest weight is 9000, not below 8192"):
+        null.fixed_weights(np.array([1.0, -9000.0]))
+
+
 def test_first_pass_equals_scanpys_definitions() -> None:
     matrix = counts(n_genes=400)
     gene_class = np.zeros(400, np.uint8)

@@ -761,6 +761,8 @@ def test_a_gene_given_twice_alike_is_counted_once_and_said() -> None:
         ("gene\n", "no signature found"),
         ("gene\tsignature\nCD27\ta/b\n", "'a/b' cannot name a signature"),
         ("gene\tweight\nCD27\tnan\n", "weight 'nan' is not a finite number"),
+        ("gene\tweight\nCD27\t5000\n", "weight 5000 is outside 0.0001 to 1,000"),
+        ("gene\tweight\nCD27\t-1e-6\n", "only ratios matter"),
         ("gene\tvotes\nCD27\tmaybe\n", "votes 'maybe'; use yes or no"),
         ("gene\trole\nCD27\taxes\n", r"unknown role 'axes' \(did you mean axis\?\)"),
         ("gene\tspecies\nCD27\tmouse human rat\n", "unknown species 'rat'"),

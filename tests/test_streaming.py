@@ -16,6 +16,7 @@ from senoscore.streaming import as_float, compact
         ([1, 65_536], np.float32),
         ([1, 0.5], np.float32),
         ([-1, 3], np.float32),
+        ([], np.uint8),
     ],
 )
 def test_counts_take_few_bytes_and_nothing_is_rounded(

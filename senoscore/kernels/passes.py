@@ -261,34 +261,8 @@ class GeneSets(NamedTuple):
     weights: NDArray[np.int64]
 
 
-@njit
-def _gather(
-    indices: NDArray[np.int32],
-    data: NDArray[np.floating],
-    start: int,
-    stop: int,
-    total: float,
-    kind: int,
-    offsets: NDArray[np.int64],
-    sets: NDArray[np.int32],
-    weights: NDArray[np.int64],
-    table: NDArray[np.int64],
-    stamp: int,
-    acc: NDArray[np.int64],
-) -> None:
-    """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0."""
-    for k in range(start, stop):
-        gene = indices[k]
-        first, last = offsets[gene], offsets[gene + 1]
-        if first == last:
-            continue
-        x = expression_fixed(float(data[k]), total, kind, table, stamp)
-        for e in range(first, last):
-            acc[sets[e]] += x * weights[e]
-
-
 class Walk(NamedTuple):
-    """`GeneSets` as `score_rows` walks them: the genes of a cell sorted by how many sets they are in.
+    """`GeneSets` as cells are walked over: the genes of a cell sorted by how many sets they are in.
 
     A loop whose length changes from gene to gene costs more than what it adds up: the processor
     guesses where it ends and guesses wrong. Sorted, it guesses right.
@@ -306,7 +280,7 @@ class Walk(NamedTuple):
 
 
 def make_walk(table: GeneSets) -> Walk:
-    """Arrange gene sets for `score_rows`."""
+    """Arrange gene sets for `score_rows` and `null_z_rows`."""
     size = np.minimum(np.diff(table.offsets, axis=1), LONG).astype(np.uint8)
     counts = [np.bincount(one, minlength=LONG + 1)[: LONG + 1] for one in size]
     start = np.cumsum(counts, axis=1) - counts if len(counts) else np.zeros((0, LONG + 1))
@@ -320,7 +294,7 @@ def make_walk(table: GeneSets) -> Walk:
 
 
 @njit
-def _gather_sorted(
+def _gather(
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
     start: int,
@@ -471,7 +445,7 @@ def score_rows(
         for s in range(n_signatures):
             if usable[code, s]:
                 acc[s * width : (s + 1) * width] = 0
-        _gather_sorted(
+        _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
             offsets[code], sets, weights, size[code], begin[code],
             table, i + 1, cursor, genes, values, acc,
@@ -511,20 +485,24 @@ def null_z_rows(
     data: NDArray[np.floating],
     kind: int,
     totals: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    sets: NDArray[np.int32],
-    weights: NDArray[np.int64],
+    offsets: NDArray[np.uint32],
+    sets: NDArray[np.uint32],
+    weights: NDArray[np.int32],
+    size: NDArray[np.uint8],
+    begin: NDArray[np.int64],
     n_null: int,
     out: NDArray[np.float64],
 ) -> None:
     """z of the signature and of every null set, not centred: rows × signatures × (N + 1).
 
-    The cells of one lineage (`offsets` has one row less: genes + 1). NaN where a cell expresses
-    none of the genes involved.
+    All cells are of the first lineage of the `Walk`. NaN where a cell expresses none of the genes
+    involved.
     """
     n_signatures = out.shape[1]
     table = np.zeros((2, _SMALL), np.int64)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
+    cursor = np.empty(LONG + 1, np.int64)
+    genes, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(n_null + 1)
     for i in range(indptr.shape[0] - 1):
         for s in range(n_signatures):
@@ -535,7 +513,8 @@ def null_z_rows(
         acc[:] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets, sets, weights, table, i + 1, acc,
+            offsets[0], sets, weights, size[0], begin[0],
+            table, i + 1, cursor, genes, values, acc,
         )  # fmt: skip
         for s in range(n_signatures):
             base = s * (n_null + 1)

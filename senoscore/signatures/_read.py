@@ -69,6 +69,10 @@ _NOT_SIGNATURES: Final = frozenset(
 _MENDED: Final = frozenset({"repeated gene"})
 _MAX_SHOWN: Final = 20
 
+#: Weights whose sums the kernels hold exactly (`kernels.passes`).
+MIN_WEIGHT: Final = 1e-4
+MAX_WEIGHT: Final = 1e3
+
 
 def registry_folder() -> Path:
     """Where the shipped registry is: inside an installed wheel, else in the checkout."""
@@ -515,5 +519,10 @@ def _weight(text: str, log: Log) -> float:
         weight = math.nan
     if not math.isfinite(weight):
         log("weight", f"weight {text!r} is not a finite number", "write a positive number")
+        return 0.0
+    if weight and not MIN_WEIGHT <= abs(weight) <= MAX_WEIGHT:
+        # scores are added up in fixed point (`kernels.passes`)
+        what = f"weight {text} is outside {MIN_WEIGHT:g} to {MAX_WEIGHT:,g}"
+        log("weight", what, "only ratios matter: multiply all weights by one factor")
         return 0.0
     return weight
