@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from senoscore.genes import GeneIndex
-    from senoscore.io.blocks import CsrBlock
+    from senoscore.io.blocks import CsrBlock, RowBlocks
 
 N_VARIABLE: Final = 2000
 N_COMPONENTS: Final = 30
@@ -99,7 +99,11 @@ def choose_variable(
 
 
 def variable_genes(
-    source: str | Path | AnnData, data: Matrix, *, threads: int = 1, block_size: int = 4096
+    source: str | Path | AnnData | RowBlocks,
+    data: Matrix,
+    *,
+    threads: int = 1,
+    block_size: int = 4096,
 ) -> Variable:
     """Read the variable genes of a file, and the lineage markers, in at most two passes.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.inputs import Input
+    from senoscore.io.blocks import RowBlocks
     from senoscore.settings import AnnotateSettings
     from senoscore.streaming import Panel, Scan
 
@@ -77,7 +78,7 @@ def _gene_class(data: Input) -> NDArray[np.uint8]:
 
 
 def scan(
-    source: str | Path | AnnData,
+    source: str | Path | AnnData | RowBlocks,
     data: Input,
     codes: NDArray[np.int64],
     *,
@@ -145,7 +146,7 @@ def warn_unmapped(table: pd.DataFrame) -> None:
 
 
 def lineages(
-    source: str | Path | AnnData,
+    source: str | Path | AnnData | RowBlocks,
     data: Input,
     *,
     settings: AnnotateSettings,
@@ -198,7 +199,7 @@ def lineages(
 
 
 def by_markers(
-    source: str | Path | AnnData,
+    source: str | Path | AnnData | RowBlocks,
     data: Input,
     found: Scan,
     symbols: NDArray[Any],

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from senoscore.inputs import Input
+    from senoscore.io.blocks import RowBlocks
 
 MIN_CELLS = 50  # simulated doublets of fewer cells are no reference
 COLUMNS = ("doublet_score", "predicted_doublet")
 
 
 def scrublet(
-    source: str | Path | AnnData, data: Input, *, threads: int = 1, seed: int = 0
+    source: str | Path | AnnData | RowBlocks, data: Input, *, threads: int = 1, seed: int = 0
 ) -> pd.DataFrame:
     """Doublet score and prediction of every cell, from the cells of its own sample.
 

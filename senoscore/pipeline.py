@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from senoscore.citeseq import Evidence
     from senoscore.explain import Judged
     from senoscore.inputs import Input
+    from senoscore.io.blocks import RowBlocks
     from senoscore.reference import Reference
     from senoscore.streaming import Panel, Scan
 
@@ -140,9 +141,8 @@ def run_stage(
         )
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
-    with run.background:
+    with run.working():
         _do(stage, run)
-        run.finish()
 
 
 def _do(stage: str, run: _Run) -> None:
@@ -207,7 +207,7 @@ def analyse(
     with _folder(out) as directory:
         # what one stage leaves, the next need not read back
         run = _Run(directory, source, chosen, threads, None, block_size, progress, known={})
-        with run.background:
+        with run.working():
             for stage in _STAGE_FUNCTIONS:
                 if stage == "report" and not (report and out is not None):
                     continue
@@ -216,7 +216,6 @@ def analyse(
                 if stage == "report":  # it reads the files
                     run.finish()
                 _do(stage, run)
-            run.finish()
         return run.once("result", lambda: read_h5ad(directory / "senoscore.h5ad"))
 
 
@@ -247,6 +246,40 @@ class _Run:
     known: dict[str, Any] | None = None
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     waiting: list[Future[object]] = field(default_factory=list)
+    open: ExitStack = field(default_factory=ExitStack)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While stages run: what is left to do beside them is done, what was opened is closed."""
+        with self.open, self.background:
+            yield
+            self.finish()
+
+    def matrix(self, *, again: bool) -> RowBlocks:
+        """The rows of the matrix; `again`: kept in scratch space for the next time, if there is room.
+
+        Where several stages run in one process, it is opened once.
+        """
+        from senoscore.io.blocks import open_blocks
+
+        def opened() -> RowBlocks:
+            data = self.input()
+            rows = open_blocks(self.source, matrix=data.matrix)
+            self.open.callback(rows.close)
+            if not again or not isinstance(self.source, (str, Path)):
+                return rows
+            from senoscore.scratch import Kept, has_room
+
+            stages = self.path("stages")
+            nnz = rows.n_obs * rows.n_vars if rows.nnz is None else rows.nnz
+            if not has_room(stages, nnz, 0 if data.scale == "counts" else rows.dtype.itemsize):
+                logger.info("%s: too little room for scratch data, the file is read again", stages)
+                return rows
+            kept = Kept(rows, stages)
+            self.open.callback(kept.close)
+            return kept
+
+        return self.once("matrix", opened)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns, made once where several stages run in one process."""
@@ -416,11 +449,11 @@ def _inspect(run: _Run) -> None:
 # qc: the first pass over the matrix
 
 
-def _scan(run: _Run, data: Input, codes: NDArray[np.int64]) -> Any:
+def _scan(run: _Run, data: Input, codes: NDArray[np.int64], matrix: RowBlocks) -> Any:
     from senoscore import annotate
 
     return annotate.scan(
-        run.source,
+        matrix,
         data,
         codes,
         rows=run.rows,
@@ -440,7 +473,9 @@ def _qc(run: _Run) -> None:
     else:
         # lineages are not known before the markers are read; gene sums follow in `annotate`
         codes = np.full(len(data.obs), -1, np.int64)
-    found = _scan(run, data, codes)
+    # other values than counts take as much room in scratch space as in the file
+    often = data.scale == "counts" or labelled is None or run.settings.score.method != "matched"
+    found = _scan(run, data, codes, run.matrix(again=run.known is not None and often))
     run.write(
         "qc",
         {
@@ -488,13 +523,14 @@ def _annotate(run: _Run) -> None:
         raise InputDataError(
             f"stage qc saw {len(found.metrics)} cells, the file has {n}: run stage qc again"
         )
+    matrix = run.matrix(again=True)  # unless there are labels, it is read twice
     cells, label_table, _ = annotate.lineages(
-        run.source, data, settings=run.settings.annotate, found=found, threads=run.threads
+        matrix, data, settings=run.settings.annotate, found=found, threads=run.threads
     )
     codes = annotate.lineage_codes(cells[keys.OBS_LINEAGE])
     if found.n_cells.sum() == 0 and (codes >= 0).any():
         # lineages came from markers: gene sums and the sample need them, so one more pass
-        again = _scan(run, data, codes)
+        again = _scan(run, data, codes, matrix)
         found.sums, found.n_cells = again.sums, again.n_cells
         found.sample_rows, found.sample = again.sample_rows, again.sample
     metrics = qc.metrics_frame(found.metrics, data.obs.index, has_counts=data.has_counts)
@@ -541,7 +577,8 @@ def _annotate(run: _Run) -> None:
 def _doublets(run: _Run) -> None:
     from senoscore import doublets
 
-    found = doublets.scrublet(run.source, run.input(), threads=run.threads)
+    matrix = run.matrix(again=False)
+    found = doublets.scrublet(matrix, run.input(), threads=run.threads)
     write_tsv(found.rename_axis("cell").reset_index(), run.path("stages/doublets.tsv"))
 
 
@@ -690,53 +727,54 @@ def _reference(run: _Run, data: Input) -> Reference | None:
 
 def _score(run: _Run) -> None:
     from senoscore import scoring, streaming
-    from senoscore.io.blocks import open_blocks
 
     data = run.input()
     state = run.once("state", lambda: _Scoring(run, data))
     settings = run.settings.score
-    with open_blocks(run.source, matrix=data.matrix) as source:
-        rows = run.rows(source.n_obs)
-        first, last = rows if rows is not None else (0, source.n_obs)
-        arrays: dict[str, NDArray[Any]] = {}
-        if data.scale in scoring.KINDS:
-            intake = streaming.Intake(data.genes, state.kind, state.log_base)
-            plan = state.plan()
-            with run.bar("scores", last - first) as progress:
-                scored = streaming.score(
-                    source, intake, plan, totals=state.totals, codes=state.codes,
-                    strata=state.counted, n_strata=state.n_strata, groups=state.groups,
-                    n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
-                    threads=run.threads, progress=progress,
-                )  # fmt: skip
-            arrays |= {
-                "score": scored.score,
-                "z": scored.z,
-                "histogram": scored.histogram,
-                "group_sums": scored.group_sums,
-            }
-            if state.reference is not None:
-                arrays["reference"] = np.asarray(state.reference.sha256)
-            else:
-                arrays |= plan.to_arrays()
+    source = run.matrix(again=settings.method != "matched")
+    rows = run.rows(source.n_obs)
+    first, last = rows if rows is not None else (0, source.n_obs)
+    arrays: dict[str, NDArray[Any]] = {}
+    if data.scale in scoring.KINDS:
+        intake = streaming.Intake(data.genes, state.kind, state.log_base)
+        plan = state.plan()
+        with run.bar("scores", last - first) as progress:
+            scored = streaming.score(
+                source, intake, plan, totals=state.totals, codes=state.codes,
+                strata=state.counted, n_strata=state.n_strata, groups=state.groups,
+                n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
+                threads=run.threads, progress=progress,
+            )  # fmt: skip
+        arrays |= {
+            "score": scored.score,
+            "z": scored.z,
+            "histogram": scored.histogram,
+            "group_sums": scored.group_sums,
+        }
+        if state.reference is not None:
+            arrays["reference"] = np.asarray(state.reference.sha256)
         else:
-            nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
-            arrays |= {"score": nothing, "z": nothing}
-        if settings.method != "matched":
-            from senoscore.plain import score_plain
+            arrays |= plan.to_arrays()
+    else:
+        nothing = np.full((last - first, len(state.prepared.signatures)), np.nan)
+        arrays |= {"score": nothing, "z": nothing}
+    if settings.method != "matched":
+        from senoscore.plain import score_plain
 
-            arrays[settings.method] = score_plain(
-                settings.method,
-                source,
-                data,
-                state.prepared,
-                state.codes,
-                kind=scoring.pass_kind(data.scale),
-                seed=settings.seed,
-                rows=rows,
-                threads=run.threads,
-                block_size=run.block_size,
-            )
+        arrays[settings.method] = score_plain(
+            settings.method,
+            source,
+            data,
+            state.prepared,
+            state.codes,
+            kind=scoring.pass_kind(data.scale),
+            seed=settings.seed,
+            rows=rows,
+            threads=run.threads,
+            block_size=run.block_size,
+        )
+    run.drop("matrix")
+    source.close()
     run.write("score", arrays)
 
 

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "settings console ages models",
         "io kernels genes signatures fetch",
         "_columns _scales lineages _clustering markers inspect qc null adjust calibration power",
-        "inputs streaming reference",
+        "inputs streaming scratch reference",
         "plain scoring annotate",
         "calling",
         "protein",

@@ -139,6 +139,21 @@ class RowBlocks:
         raise NotImplementedError
 
 
+class LentRows(RowBlocks):
+    """Rows of a source that another holds open: closing these does not close it."""
+
+    def __init__(self, owner: RowBlocks) -> None:
+        shape = (owner.n_obs, owner.n_vars)
+        super().__init__(owner.where, shape, owner.dtype, owner.storage, owner.nnz)
+        self._owner = owner
+
+    def _nbytes(self) -> int:
+        return self._owner.nbytes_compressed
+
+    def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
+        return self._owner._iterate(first, last, block_size, threads)
+
+
 # ---------------------------------------------------------------- working ahead in threads
 
 

@@ -23,6 +23,7 @@ from senoscore.io._rows import (
     CsrRows,
     DaskRows,
     DenseRows,
+    LentRows,
     RowBlocks,
     SparseRows,
     SubsetRows,
@@ -50,7 +51,8 @@ def open_blocks(source: Any, *, matrix: str = "X", memory: int = DEFAULT_MEMORY)
     ----------
     source
         Path of an ``.h5ad`` file or of a zarr store (folder or ``.zarr.zip``); an AnnData in
-        memory, backed, or on dask; a scipy sparse matrix or array; a numpy array.
+        memory, backed, or on dask; a scipy sparse matrix or array; a numpy array; rows opened
+        already, which stay open.
     matrix
         ``"X"``, ``"raw.X"`` or ``"layers/NAME"``; only ``"X"`` for a bare matrix.
     memory
@@ -71,6 +73,8 @@ def open_blocks(source: Any, *, matrix: str = "X", memory: int = DEFAULT_MEMORY)
     0 [0 1 2] [1 0] [2 1]
     2 [0 0] [] []
     """
+    if isinstance(source, RowBlocks):
+        return LentRows(source)
     if isinstance(source, (str, os.PathLike)):
         return _open_path(source, matrix, memory)
     if hasattr(source, "obs") and hasattr(source, "var") and hasattr(source, "layers"):

@@ -1,0 +1,207 @@
+"""A matrix that is read more than once, kept in few bytes after the first time.
+
+To inflate a file again takes most of a pass. `Kept` hands on the blocks of a source as they are read
+and leaves them, packed (`senoscore.kernels.pack`), in a file without a name, half the size of the
+compressed matrix and read back three times as fast. It is gone with the object, or with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from senoscore.io._canonical import cut_block
+from senoscore.io._rows import UnitRows, _Pool
+from senoscore.io.blocks import CsrBlock, RowBlocks
+from senoscore.kernels.pack import pack_rows, unpack_rows
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_VALUE: Final = 1.5  # of counts; measured 1.25
+_MARGIN: Final = 1 << 30
+_WAITING: Final = 2  # blocks that may wait to be packed
+
+
+class _Unit(NamedTuple):
+    """Where some rows lie: codes, then steps and values that stand apart."""
+
+    start: int
+    indptr: NDArray[np.int64]
+    offset: int
+    far: tuple[np.dtype[Any], int]
+    rest: tuple[np.dtype[Any], int]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return int(self.indptr[-1]) + sum(kind.itemsize * n for kind, n in (self.far, self.rest))
+
+
+def has_room(folder: Path, nnz: int, value_bytes: float = 0) -> bool:
+    """Whether twice what `nnz` values need, and a gigabyte, is free in a folder.
+
+    `value_bytes`: of each value, where most are no small counts.
+    """
+    needed = nnz * (_BYTES_PER_VALUE + value_bytes)
+    return shutil.disk_usage(folder).free > 2 * needed + _MARGIN
+
+
+class Kept(UnitRows):
+    """A source whose rows are read from it once, and from scratch after that.
+
+    Its blocks are those of the source. The first reading of all rows fills the scratch file; readings
+    of some rows before that go to the source. Where the file cannot be written any further, all
+    go to the source.
+
+    Parameters
+    ----------
+    source
+        Taken over: closed with this.
+    folder
+        Where the file is to lie.
+    """
+
+    def __init__(self, source: RowBlocks, folder: Path) -> None:
+        super().__init__(
+            source.where, (source.n_obs, source.n_vars), source.dtype, source.storage, source.nnz
+        )
+        self.stack.callback(source.close)
+        self._source = source
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._stored: list[_Unit] = []
+        self._end = 0
+        self.is_full = False
+
+    def close(self) -> None:
+        """Close the source and give back the scratch space."""
+        super().close()
+        self._drop()
+
+    def _nbytes(self) -> int:
+        return self._source.nbytes_compressed
+
+    def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
+        if self.is_full:
+            return super()._iterate(first, last, block_size, threads)
+        blocks = self._source.iter_blocks(
+            block_size=block_size, threads=threads, rows=(first, last)
+        )
+        return self._filling(blocks) if (first, last) == (0, self.n_obs) else blocks
+
+    # ------------------------------------------------------------------ the first time
+
+    def _filling(self, blocks: Iterator[CsrBlock]) -> Iterator[CsrBlock]:
+        waiting: deque[Future[None]] = deque()
+        failed = False
+        self._drop()
+        with _Pool(1) as pool:  # one thread: blocks are written in order
+            for block in blocks:
+                if not failed:
+                    waiting.append(pool.submit(self._keep, block))
+                yield block
+                while len(waiting) > _WAITING:
+                    failed = self._is_lost(waiting.popleft()) or failed
+            while waiting:
+                failed = self._is_lost(waiting.popleft()) or failed
+        if failed:
+            self._drop()
+        self.is_full = not failed
+        if self.is_full:
+            self._source.close()
+
+    def _keep(self, block: CsrBlock) -> None:
+        n = len(block.data)
+        longest = int(np.diff(block.indptr).max(initial=0))
+        codes, place = np.empty(n, np.uint8), np.empty(longest + 1, np.int32)
+        # room for all; what is not written to costs nothing
+        far, rest = np.empty(n + 1, np.int32), np.empty(n + 1, block.data.dtype)
+        n_far, n_rest = pack_rows(block.indptr, block.indices, block.data, codes, place, far, rest)
+        parts = [codes, _narrow(far[:n_far]), _narrow(rest[:n_rest])]
+        far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
+        self._stored.append(_Unit(block.start, block.indptr, self._end, far_kind, rest_kind))
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            self.stack.callback(self._file.close)
+        raw = np.concatenate([part.view(np.uint8) for part in parts])
+        self._end += len(raw)
+        view = raw.data
+        while view:
+            view = view[self._file.write(view) :]
+
+    @staticmethod
+    def _is_lost(done: Future[None]) -> bool:
+        error = done.exception()
+        if isinstance(error, OSError):
+            logger.info("scratch data cannot be written (%s): the file is read again", error)
+        elif error is not None:
+            raise error
+        return error is not None
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file, self._stored, self._end = None, [], 0
+
+    # ------------------------------------------------------------------ from then on
+
+    def _units(self, first: int, last: int, block_size: int) -> Iterator[tuple[int, int]]:
+        for unit in self._stored:
+            a, b = max(unit.start, first), min(unit.start + len(unit.indptr) - 1, last)
+            if a < b:
+                yield a, b
+
+    def _unit_bytes(self, first: int, last: int) -> int:
+        values = self._end / max(self.n_obs, 1)  # about a byte each
+        return int((last - first) * values * (4 + self.dtype.itemsize))
+
+    def _unit(self, first: int, last: int) -> CsrBlock:
+        at = np.searchsorted([unit.start for unit in self._stored], first, "right") - 1
+        unit = self._stored[int(at)]
+        raw = self._read(unit)
+        n = int(unit.indptr[-1])
+        ends = np.cumsum([n, *(kind.itemsize * m for kind, m in (unit.far, unit.rest))])
+        far, rest = (
+            np.append(raw[a:b].view(kind), np.zeros(1, kind)).astype(wanted, copy=False)
+            for a, b, kind, wanted in (
+                (ends[0], ends[1], unit.far[0], np.int32),
+                (ends[1], ends[2], unit.rest[0], self.dtype),
+            )
+        )
+        indices, data = np.empty(n, np.int32), np.empty(n, self.dtype)
+        unpack_rows(unit.indptr, raw[:n], far, rest, indices, data)
+        block = CsrBlock(unit.start, unit.indptr, indices, data, self.n_vars)
+        return cut_block(block, first, last)
+
+    def _read(self, unit: _Unit) -> NDArray[np.uint8]:
+        if self._file is None:
+            raise RuntimeError("the matrix was closed while it was read")
+        raw = np.empty(unit.size, np.uint8)
+        view = raw.data
+        while view:
+            n = os.preadv(self._file.fileno(), [view], unit.offset + len(raw) - len(view))
+            if n == 0:
+                raise OSError("the scratch file is shorter than what was written to it")
+            view = view[n:]
+        return raw
+
+
+def _narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in one or two bytes each, where that holds them."""
+    if values.size and values.min() >= 0:
+        largest = values.max()
+        for kind in (np.uint8, np.uint16):
+            if largest <= np.iinfo(kind).max:
+                small = values.astype(kind)
+                return small if values.dtype.kind in "iu" or (small == values).all() else values
+    return values
