@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from senoscore import keys
 from senoscore.calling import AXIS_SIGNATURES, CORE, Labels, among
@@ -183,8 +182,13 @@ def _ranks_of(voice: _Voice, cells: Bools, ranks: dict[str, Floats]) -> Floats:
     return _doubled(voice.z[cells])
 
 
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 1, ties their mean: ``scipy.stats.rankdata``, without the second its import takes."""
+    return np.asarray(pd.Series(values).rank().to_numpy(np.float64))
+
+
 def _doubled(values: Floats) -> Floats:
-    return np.asarray(2.0 * rankdata(values) - (len(values) + 1))
+    return np.asarray(2.0 * _ranks(values) - (len(values) + 1))
 
 
 def _product_moment(x: Floats, y: Floats) -> float:
@@ -205,7 +209,7 @@ def auroc(values: Floats, called: Bools) -> float:
     m = len(called) - n
     if not n or not m:
         return float("nan")
-    return float((rankdata(values)[called].sum() - n * (n + 1) / 2) / (n * m))
+    return float((_ranks(values)[called].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def overlap(n: int, n_a: int, n_b: int, n_both: int) -> tuple[float, float]:

@@ -293,7 +293,7 @@ def _judge_thinned(
     own_able = power.powered(
         voting, score=score, z=z, centres=plan.centres, histogram=counted, codes=codes,
         strata=own, totals=totals, sums=sums, n_cells=n_cells, kind=COUNTS,
-        level=settings.fdr, on_cp10k=settings.on_cp10k, share=settings.power,
+        level=settings.fdr, on_cp10k=settings.on_cp10k, share=settings.power, threads=threads,
     )  # fmt: skip
     joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
     everything = np.concatenate([histogram, counted], axis=2)
@@ -303,7 +303,7 @@ def _judge_thinned(
     def frame(values: NDArray[np.generic]) -> pd.DataFrame:
         return pd.DataFrame(values, index=cells.index, columns=list(plan.signatures))
 
-    pvalue = frame(p_values(z, codes, joined, everything))
+    pvalue = frame(p_values(z, codes, joined, everything, threads=threads))
     aligned = frame(align_depth(z, codes, joined, null_medians(everything)))
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
     tables = calling.Tables(aligned, pvalue, thresholds.adjusted(pvalue, lineage))

@@ -42,14 +42,7 @@ from senoscore.kernels.controls import (
 )
 from senoscore.kernels.nulls import ByGene, by_gene, by_set, score_sample, set_centres
 from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
-from senoscore.kernels.tails import (
-    adjust_bins,
-    count_cells,
-    look_up,
-    medians,
-    shift_rows,
-    tail_shares,
-)
+from senoscore.kernels.tails import medians, read_off, shift_rows
 
 T = TypeVar("T")
 
@@ -61,6 +54,7 @@ MIN_CELLS = 10
 MAX_STRATA = 10
 # in a wider range of depth the null has a trend of its own; 20 cells × 200 null sets are enough of a tail
 MIN_CELLS_PER_STRATUM = 20
+_TOGETHER = 16  # signatures whose p-values are read off in one task: a cache line of a cell's row
 
 
 @dataclass(frozen=True)
@@ -348,14 +342,15 @@ def p_values(
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
     histogram: NDArray[np.int64],
+    *,
+    threads: int = 1,
 ) -> NDArray[np.float64]:
     """p of each cell × signature: (1 + null at or above its bin) / (1 + null), in its stratum.
 
     NaN where z is NaN, where the cell is in no stratum, or where the stratum's null is empty.
     """
     p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
-    known, table = _tail_table(histogram)
-    look_up(z, codes, strata, known, table, p)
+    _read_off(z, codes, strata, histogram, p, np.empty((0, 0), np.float32), threads)
     return p
 
 
@@ -364,33 +359,44 @@ def adjusted_p_values(
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
     histogram: NDArray[np.int64],
+    *,
+    threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`p_values`, and these adjusted (`benjamini_hochberg`) within each lineage × signature.
 
-    The same numbers as adjusting the cells one by one; the cost of it does not grow with their
-    number, for cells of one bin have one p.
+    The same numbers as adjusting the cells one by one; sorting costs no more for more cells, for
+    cells of one bin have one p.
     """
     p: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
     padj: NDArray[Any] = np.full(z.shape, np.nan, np.float32)
-    counts = np.zeros(histogram.shape, np.int32)
-    known, table = _tail_table(histogram)
-    count_cells(z, codes, strata, known, counts)
-    look_up(z, codes, strata, known, table, p)
-    families = (histogram.shape[0] * histogram.shape[1], -1)
-    adjusted = np.empty(histogram.shape)
-    adjust_bins(table.reshape(families), counts.reshape(families), adjusted.reshape(families))
-    look_up(z, codes, strata, known, adjusted, padj)
+    _read_off(z, codes, strata, histogram, p, padj, threads)
     return p, padj
 
 
-def _tail_table(
+def _read_off(
+    z: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    strata: NDArray[np.int64],
     histogram: NDArray[np.int64],
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which histograms hold a null, and p of every bin of these."""
-    flat = np.ascontiguousarray(histogram).reshape(-1, histogram.shape[-1])
-    known, table = np.empty(len(flat), bool), np.empty(flat.shape)
-    tail_shares(flat, table, known)
-    return known.reshape(histogram.shape[:-1]), table.reshape(histogram.shape)
+    p: NDArray[Any],
+    padj: NDArray[Any],
+    threads: int,
+) -> None:
+    """`kernels.tails.read_off` for a few signatures of one lineage at a time."""
+    cells = [np.flatnonzero(codes == code) for code in range(len(histogram))]
+    tasks = [
+        (code, s)
+        for code in range(len(histogram))
+        for s in range(0, z.shape[1], _TOGETHER)
+        if len(cells[code])
+    ]
+
+    def one(task: tuple[int, int]) -> None:
+        code, s = task
+        last = min(s + _TOGETHER, z.shape[1])
+        read_off(z, cells[code], strata, histogram[code], s, last, p, padj)
+
+    over_threads(one, tasks, threads)
 
 
 def null_medians(histogram: NDArray[np.int64]) -> NDArray[np.float64]:

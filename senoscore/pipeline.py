@@ -813,7 +813,9 @@ def _call(run: _Run) -> None:
             )
             calibration = told["transfer"]
         else:
-            matched = scoring.finish(score, z, histogram, state.codes, state.strata)
+            matched = scoring.finish(
+                score, z, histogram, state.codes, state.strata, threads=run.threads
+            )
             able = _able(run, state, plan, histogram, score, z)
             calibration = scoring.calibrate(
                 state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
@@ -958,7 +960,7 @@ def _able(
         state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
         codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
         n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
-        on_cp10k=run.settings.call.on_cp10k, share=run.settings.call.power,
+        on_cp10k=run.settings.call.on_cp10k, share=run.settings.call.power, threads=run.threads,
     )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from senoscore.kernels.passes import (
     TARGET_SUM,
     Z_MIN,
 )
-from senoscore.null import VotingGenes
+from senoscore.kernels.tails import critical_bins
+from senoscore.null import VotingGenes, over_threads
 
 _MAX_COUNT = 200
 
@@ -52,13 +53,11 @@ def log1p_moments(
 
 def critical_z(histogram: NDArray[np.int64], level: float) -> NDArray[np.float64]:
     """Smallest z whose p is at most `level`, for each histogram (last axis: bins); inf if none."""
-    above = np.flip(np.cumsum(np.flip(histogram, -1), -1), -1)
-    total = histogram.sum(-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        enough = (1 + above) / (1 + total) <= level
-    first = np.argmax(enough, axis=-1)
-    z = Z_MIN + first / BINS_PER_Z
-    return np.where(enough.any(-1) & (total[..., 0] > 0), z, np.inf)
+    flat = np.ascontiguousarray(histogram).reshape(-1, histogram.shape[-1])
+    lowest = np.empty(len(flat), np.int64)
+    critical_bins(flat, level, lowest)
+    z = np.where(lowest >= 0, Z_MIN + lowest / BINS_PER_Z, np.inf)
+    return z.reshape(histogram.shape[:-1])
 
 
 def powered(
@@ -77,6 +76,7 @@ def powered(
     level: float,
     on_cp10k: float,
     share: float = 0.5,
+    threads: int = 1,
 ) -> NDArray[np.bool_]:
     """Lineages × strata × signatures: whether the programme, switched on, would be seen.
 
@@ -101,39 +101,50 @@ def powered(
     group = np.where(known, codes * n_strata + strata, -1)
     order = np.argsort(group, kind="stable")
     ends = np.searchsorted(group[order], np.arange(n_codes * n_strata + 1))
-    for g, (start, end) in enumerate(pairwise(ends)):
+
+    def one(task: tuple[int, NDArray[np.int64]]) -> None:
+        g, cells = task
         code, stratum = divmod(g, n_strata)
         reachable = np.flatnonzero(np.isfinite(critical[code, :, stratum]))
-        if start == end or not len(reachable):
-            continue
-        cells = order[start:end]
+        if not len(reachable):
+            return
         total = float(np.median(totals[cells]))
-        own_z = z[np.ix_(cells, reachable)]
+        own_z = np.ascontiguousarray(z[np.ix_(cells, reachable)].T)
         with np.errstate(invalid="ignore", divide="ignore"):
-            sd = score[np.ix_(cells, reachable)] / (own_z + centres[code, reachable, 0])
+            sd = score[np.ix_(cells, reachable)].T / (own_z + centres[code, reachable, :1])
         sd[~(np.isfinite(sd) & (sd > 0))] = np.nan
         middle, unit = _medians(own_z), _medians(sd)
-        for k, s in enumerate(map(int, reachable)):
-            if not (np.isfinite(middle[k]) and np.isfinite(unit[k])):
-                continue
-            weights = signatures[s].weights
-            mean = sums[code, signatures[s].positions] / 2**FIX_X / max(n_cells[code], 1)
-            on, noise = log1p_moments(np.maximum(on_cp10k, np.expm1(mean)), total)
+        seen = np.flatnonzero(np.isfinite(middle) & np.isfinite(unit)).tolist()
+        if not seen:
+            return
+        # the genes of all signatures in one go: most have the same rate
+        voting = [signatures[s] for s in reachable[seen].tolist()]
+        genes = np.concatenate([v.positions for v in voting])
+        means = sums[code, genes] / 2**FIX_X / max(n_cells[code], 1)
+        shown, noises = log1p_moments(np.maximum(on_cp10k, np.expm1(means)), total)
+        end = 0
+        for k, signature in zip(seen, voting, strict=True):
+            begin, end = end, end + len(signature.positions)
+            mean, on, noise = (values[begin:end] for values in (means, shown, noises))
+            weights = signature.weights
             up = weights > 0
             gain = float(np.sum(weights * np.where(up, on - mean, -mean))) / unit[k]
             spread = float(np.sqrt(np.sum(weights**2 * np.where(up, noise, 0.0)))) / unit[k]
             reached = middle[k] + gain + float(ndtri(1 - share)) * spread
-            able[code, stratum, s] = reached >= critical[code, s, stratum]
+            able[code, stratum, reachable[k]] = reached >= critical[code, reachable[k], stratum]
+
+    tasks = [(g, order[a:b]) for g, (a, b) in enumerate(pairwise(ends)) if b > a]
+    over_threads(one, tasks, threads)
     return able
 
 
 def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of each column's finite values, NaN for none."""
-    out = np.full(values.shape[1], np.nan)
-    holes = np.isnan(values).any(axis=0)
-    out[~holes] = np.median(values[:, ~holes], axis=0)
+    """Median of each row's finite values, NaN for none."""
+    out = np.full(len(values), np.nan)
+    holes = np.isnan(values).any(axis=1)
+    out[~holes] = np.median(values[~holes], axis=1)
     for k in np.flatnonzero(holes):
-        finite = values[~np.isnan(values[:, k]), k]
+        finite = values[k, ~np.isnan(values[k])]
         if len(finite):
             out[k] = np.median(finite)
     return out

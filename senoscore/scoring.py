@@ -327,9 +327,11 @@ def finish(
     histogram: NDArray[np.int64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
+    *,
+    threads: int = 1,
 ) -> Matched:
     """P from the pooled null, BH within each signature × lineage, z aligned over depths."""
-    p, padj = adjusted_p_values(z, codes, strata, histogram)
+    p, padj = adjusted_p_values(z, codes, strata, histogram, threads=threads)
     return Matched(score, align_depth(z, codes, strata, null_medians(histogram)), p, padj)
 
 

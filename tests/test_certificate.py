@@ -270,9 +270,9 @@ def test_thinned_cells_are_scored_by_the_definition(made: Made) -> None:
     seen: dict[str, np.ndarray] = {}
     real = certificate.p_values
 
-    def spy(z: np.ndarray, *rest: Any) -> np.ndarray:
+    def spy(z: np.ndarray, *rest: Any, **how: Any) -> np.ndarray:
         seen.setdefault("z", z)  # at half the depth
-        return real(z, *rest)
+        return real(z, *rest, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certificate, "p_values", spy)

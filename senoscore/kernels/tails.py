@@ -38,92 +38,109 @@ def medians(histogram: NDArray[np.int64], out: NDArray[np.float64]) -> None:
 
 
 @njit
-def tail_shares(
-    histogram: NDArray[np.int64], p: NDArray[np.float64], known: NDArray[np.bool_]
+def read_off(
+    z: NDArray[np.floating],
+    cells: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    histogram: NDArray[np.int64],
+    first: int,
+    last: int,
+    p: NDArray[np.floating],
+    padj: NDArray[np.floating],
 ) -> None:
-    """p of a z in each bin (rows × bins): (1 + null at or above it) / (1 + null).
+    """p of the cells of one lineage, and Benjamini-Hochberg's adjustment of each column.
 
-    `known` (rows) says which rows have a null; of the others p is left alone.
+    Parameters
+    ----------
+    z
+        All cells × signatures.
+    cells
+        The rows of the lineage.
+    strata
+        Of all cells; one without a stratum has no p.
+    histogram
+        Signatures × strata × bins: the lineage's null. p of a bin is (1 + null at or above it) /
+        (1 + null).
+    first, last
+        The signatures wanted: those from `first` up to, without, `last`.
+    p, padj
+        Written in these rows, where z is a number and the stratum has a null. A `padj` without columns
+        is left alone.
     """
+    n_strata, n_bins = histogram.shape[1:]
+    counts = np.empty((n_strata, n_bins), np.int32)
+    table, adjusted = np.empty((n_strata, n_bins)), np.empty((n_strata, n_bins))
+    wanted = padj.shape[1] > 0
+    for s in range(first, last):
+        counts[:] = 0
+        for i in cells:
+            value = z[i, s]
+            if value == value and strata[i] >= 0:
+                counts[strata[i], _bin(value)] += 1
+        n_filled = 0
+        for t in range(n_strata):
+            total, above = 0, 0
+            for b in range(n_bins):
+                total += histogram[s, t, b]
+            for b in range(n_bins - 1, -1, -1):
+                above += histogram[s, t, b]
+                if counts[t, b] > 0 and total == 0:
+                    counts[t, b] = 0
+                elif counts[t, b] > 0:
+                    table[t, b] = (1 + above) / (1 + total)
+                    n_filled += 1
+        if wanted and n_filled > 0:
+            _adjust(table, counts, n_filled, adjusted)
+        for i in cells if n_filled > 0 else cells[:0]:
+            value = z[i, s]
+            if value == value and strata[i] >= 0:
+                t, b = strata[i], _bin(value)
+                if counts[t, b] > 0:
+                    p[i, s] = table[t, b]
+                    if wanted:
+                        padj[i, s] = adjusted[t, b]
+
+
+@njit
+def _adjust(
+    p: NDArray[np.float64], counts: NDArray[np.int32], n_filled: int, padj: NDArray[np.float64]
+) -> None:
+    """Benjamini-Hochberg over cells counted in bins (any shape); written where there are cells."""
+    values, often, place = p.ravel(), counts.ravel(), np.empty(n_filled, np.int64)
+    k = m = 0
+    for e in range(often.shape[0]):
+        if often[e] > 0:
+            place[k] = e
+            m += often[e]
+            k += 1
+    place = place[np.argsort(values[place])]
+    out = padj.ravel()
+    rank, least = m, np.inf
+    k = n_filled - 1
+    while k >= 0:
+        value = values[place[k]]
+        # equal values have the rank of the last of them
+        least = min(least, value * (m / rank))
+        while k >= 0 and values[place[k]] == value:
+            out[place[k]] = min(least, 1.0)
+            rank -= often[place[k]]
+            k -= 1
+
+
+@njit
+def critical_bins(histogram: NDArray[np.int64], level: float, out: NDArray[np.int64]) -> None:
+    """The lowest bin whose p is at most `level` (rows × bins), -1 where there is none."""
     for r in range(histogram.shape[0]):
         bins = histogram[r]
-        total = 0
+        total, above = 0, 0
         for b in range(bins.shape[0]):
             total += bins[b]
-        known[r] = total > 0
-        above = 0
-        for b in range(bins.shape[0] - 1 if known[r] else -1, -1, -1):
+        out[r] = -1
+        for b in range(bins.shape[0] - 1 if total > 0 else -1, -1, -1):
             above += bins[b]
-            p[r, b] = (1 + above) / (1 + total)
-
-
-@njit
-def count_cells(
-    z: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    strata: NDArray[np.int64],
-    known: NDArray[np.bool_],
-    counts: NDArray[np.int32],
-) -> None:
-    """How many cells fall into each bin: added to lineages × signatures × strata × bins.
-
-    `known` (lineages × signatures × strata) says where there is a null.
-    """
-    for i in range(z.shape[0]):
-        if codes[i] < 0 or strata[i] < 0:
-            continue
-        for s in range(z.shape[1]):
-            value = z[i, s]
-            if value == value and known[codes[i], s, strata[i]]:
-                counts[codes[i], s, strata[i], _bin(value)] += 1
-
-
-@njit
-def adjust_bins(
-    p: NDArray[np.float64], counts: NDArray[np.int32], padj: NDArray[np.float64]
-) -> None:
-    """Benjamini-Hochberg over cells that are counted in bins: families × bins, in any order.
-
-    Written, and read, only where there are cells.
-    """
-    for f in range(p.shape[0]):
-        filled = np.flatnonzero(counts[f])
-        if filled.shape[0] == 0:
-            continue
-        filled = filled[np.argsort(p[f][filled])]
-        m = 0
-        for b in filled:
-            m += counts[f, b]
-        rank = m
-        least = np.inf
-        k = filled.shape[0] - 1
-        while k >= 0:
-            value = p[f, filled[k]]
-            # equal values have the rank of the last of them
-            least = min(least, value * (m / rank))
-            while k >= 0 and p[f, filled[k]] == value:
-                padj[f, filled[k]] = min(least, 1.0)
-                rank -= counts[f, filled[k]]
-                k -= 1
-
-
-@njit
-def look_up(
-    z: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    strata: NDArray[np.int64],
-    known: NDArray[np.bool_],
-    table: NDArray[np.float64],
-    out: NDArray[np.float64],
-) -> None:
-    """The entry of each z's bin (lineages × signatures × strata × bins); NaN where there is none."""
-    for i in range(z.shape[0]):
-        inside = codes[i] >= 0 and strata[i] >= 0
-        for s in range(z.shape[1]):
-            value = z[i, s]
-            out[i, s] = np.nan
-            if inside and value == value and known[codes[i], s, strata[i]]:
-                out[i, s] = table[codes[i], s, strata[i], _bin(value)]
+            if (1 + above) / (1 + total) > level:
+                break
+            out[r] = b
 
 
 @njit
