@@ -13,8 +13,10 @@ import sys
 import zipfile
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -149,6 +151,51 @@ def test_h5ad_comes_back_and_the_callers_object_is_not_changed(tmp_path: Path) -
     pd.testing.assert_frame_equal(back.obs, adata.obs)
     pd.testing.assert_frame_equal(back.obsm["t_axes"], adata.obsm["t_axes"])
     assert list(tmp_path.iterdir()) == [tmp_path / "a.h5ad"]
+
+
+def large(rows: int = 40_000) -> ad.AnnData:
+    """Arrays of several chunks, the last one cut, in every place and of every kind."""
+    rng = np.random.default_rng(3)
+    obs = pd.DataFrame(
+        {
+            "kind": pd.Categorical.from_codes(rng.integers(0, 3, rows), list("abc")),
+            "n": rng.integers(0, 9, rows),
+            "ok": rng.random(rows) < 0.5,
+            "some": pd.array(rng.integers(0, 9, rows), dtype="Int64"),
+        },
+        index=[f"c{k}" for k in range(rows)],
+    )
+    x = rng.random((rows, 7)).astype(np.float32)
+    x[::3, 2] = np.nan
+    adata = ad.AnnData(x, obs, layers={"flag": x > 0.5, "swapped": x.astype(">f8")})
+    adata.obsm["wide"] = np.asfortranarray(x[:, :3])
+    adata.obsm["none"] = np.zeros((rows, 0))
+    adata.uns["long"] = np.arange(100_000)
+    return adata
+
+
+def test_h5ad_is_what_anndata_writes(tmp_path: Path) -> None:
+    """The same names, attributes, types and values; gzip and nothing else, checked by HDF5."""
+    for adata in (large(), ad.AnnData(obs=large().obs), example()):
+        write_h5ad(adata, tmp_path / "a.h5ad")
+        adata.write_h5ad(
+            tmp_path / "b.h5ad", compression="gzip", convert_strings_to_categoricals=False
+        )
+        seen: list[dict[str, Any]] = []
+        for name in ("a", "b"):
+            with h5py.File(tmp_path / f"{name}.h5ad") as file:
+                found = {"/": repr(sorted(file.attrs.items()))}
+
+                def look(key: str, item: Any, found: dict[str, str] = found) -> None:
+                    found[key] = repr(sorted((k, str(v)) for k, v in item.attrs.items()))
+                    if isinstance(item, h5py.Dataset):
+                        content = item[()]
+                        found[key] += f"{item.dtype} {item.shape} {item.compression} {item.shuffle}"
+                        found[key] += repr(np.asarray(content).tolist())
+
+                file.visititems(look)
+                seen.append(found)
+        assert seen[0] == seen[1]
 
 
 # ---------------------------------------------------------------- tsv

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_ID_BYTES: Final = 200
 FLOAT_FORMAT: Final = "%.9g"
+_CHUNK_BYTES: Final = 1 << 18
 
 
 @contextmanager
@@ -121,13 +123,54 @@ def write_h5ad(
     adata: AnnData, path: str | os.PathLike[str], *, compression: str | None = "gzip"
 ) -> None:
     """Write an AnnData atomically; equal content gives equal bytes. `adata` is not changed."""
+    from anndata.experimental import write_dispatched
+
     # the fastest level: scores are nearly noise, which no level makes much smaller
     level = {"compression_opts": 1} if compression == "gzip" else {}
-    with atomic_path(path) as part:
-        # strings stay strings: turning them into categories would change the caller's object
-        adata.write_h5ad(
-            part, compression=compression, convert_strings_to_categoricals=False, **level
+
+    def write(store_one: Any, store: h5py.Group, key: str, elem: Any, **how: Any) -> None:
+        if compression == "gzip" and _is_large(elem):
+            spec = how["iospec"]
+            made = _write_deflated(store, key, np.asarray(elem))
+            made.attrs["encoding-type"] = spec.encoding_type
+            made.attrs["encoding-version"] = spec.encoding_version
+        # what is not there has no name in the file: readers before anndata 0.12 know no null
+        elif not (elem is None and key.lstrip("/") in ("X", "raw")):
+            store_one(store, key, elem, dataset_kwargs=how["dataset_kwargs"])
+
+    with atomic_path(path) as part, h5py.File(part, "w") as file:
+        write_dispatched(
+            file, "/", adata, write, dataset_kwargs={"compression": compression, **level}
         )
+
+
+def _is_large(elem: Any) -> bool:
+    """Whether it is an array of plain numbers that does not fit into one chunk."""
+    return (
+        isinstance(elem, np.ndarray)
+        and elem.dtype.kind in "biuf"
+        and elem.dtype.itemsize <= 8
+        and elem.nbytes > _CHUNK_BYTES
+    )
+
+
+def _write_deflated(store: h5py.Group, key: str, values: NDArray[Any]) -> h5py.Dataset:
+    """A gzip dataset like any other, its chunks deflated by ISA-L: in a fifth of the time."""
+    from isal import isal_zlib
+
+    rows = max(1, _CHUNK_BYTES // values[:1].nbytes)
+    made = store.create_dataset(
+        key, values.shape, values.dtype, chunks=(rows, *values.shape[1:]),
+        compression="gzip", compression_opts=1,
+    )  # fmt: skip
+    for start in range(0, len(values), rows):
+        # chunks are stored whole
+        chunk = np.zeros(made.chunks, values.dtype)
+        part = values[start : start + rows]
+        chunk[: len(part)] = part
+        at = (start, *(0,) * (values.ndim - 1))
+        made.id.write_direct_chunk(at, isal_zlib.compress(chunk, 1))
+    return made
 
 
 def write_tsv(frame: pd.DataFrame, path: str | os.PathLike[str], *, index: bool = False) -> None:

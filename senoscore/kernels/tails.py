@@ -70,6 +70,7 @@ def read_off(
     n_strata, n_bins = histogram.shape[1:]
     counts = np.empty((n_strata, n_bins), np.int32)
     table, adjusted = np.empty((n_strata, n_bins)), np.empty((n_strata, n_bins))
+    head = np.empty(n_strata, np.int64)
     wanted = padj.shape[1] > 0
     for s in range(first, last):
         counts[:] = 0
@@ -77,7 +78,7 @@ def read_off(
             value = z[i, s]
             if value == value and strata[i] >= 0:
                 counts[strata[i], _bin(value)] += 1
-        n_filled = 0
+        n_cells = 0
         for t in range(n_strata):
             total, above = 0, 0
             for b in range(n_bins):
@@ -88,10 +89,33 @@ def read_off(
                     counts[t, b] = 0
                 elif counts[t, b] > 0:
                     table[t, b] = (1 + above) / (1 + total)
-                    n_filled += 1
-        if wanted and n_filled > 0:
-            _adjust(table, counts, n_filled, adjusted)
-        for i in cells if n_filled > 0 else cells[:0]:
+                    n_cells += counts[t, b]
+        if n_cells == 0:
+            continue
+        if wanted:
+            # p falls from bin to bin of a stratum: from the largest to the smallest of all strata.
+            # (Not by argsort: numba names its code as that of another kernel's sort, and with both
+            # loaded from the cache one may run in place of the other.)
+            head[:] = 0
+            rank = n_cells
+            least = np.inf
+            while rank > 0:
+                largest = -1.0
+                for t in range(n_strata):
+                    while head[t] < n_bins and counts[t, head[t]] == 0:
+                        head[t] += 1
+                    if head[t] < n_bins:
+                        largest = max(largest, table[t, head[t]])
+                # equal values have the rank of the last of them
+                least = min(least, largest * (n_cells / rank))
+                for t in range(n_strata):
+                    while head[t] < n_bins and (
+                        counts[t, head[t]] == 0 or table[t, head[t]] == largest
+                    ):
+                        adjusted[t, head[t]] = min(least, 1.0)
+                        rank -= counts[t, head[t]]
+                        head[t] += 1
+        for i in cells:
             value = z[i, s]
             if value == value and strata[i] >= 0:
                 t, b = strata[i], _bin(value)
@@ -99,32 +123,6 @@ def read_off(
                     p[i, s] = table[t, b]
                     if wanted:
                         padj[i, s] = adjusted[t, b]
-
-
-@njit
-def _adjust(
-    p: NDArray[np.float64], counts: NDArray[np.int32], n_filled: int, padj: NDArray[np.float64]
-) -> None:
-    """Benjamini-Hochberg over cells counted in bins (any shape); written where there are cells."""
-    values, often, place = p.ravel(), counts.ravel(), np.empty(n_filled, np.int64)
-    k = m = 0
-    for e in range(often.shape[0]):
-        if often[e] > 0:
-            place[k] = e
-            m += often[e]
-            k += 1
-    place = place[np.argsort(values[place])]
-    out = padj.ravel()
-    rank, least = m, np.inf
-    k = n_filled - 1
-    while k >= 0:
-        value = values[place[k]]
-        # equal values have the rank of the last of them
-        least = min(least, value * (m / rank))
-        while k >= 0 and values[place[k]] == value:
-            out[place[k]] = min(least, 1.0)
-            rank -= often[place[k]]
-            k -= 1
 
 
 @njit
