@@ -244,7 +244,7 @@ class _Run:
     block_size: int = BLOCK_SIZE
     progress: bool = False
     known: dict[str, Any] | None = None
-    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     waiting: list[Future[object]] = field(default_factory=list)
     open: ExitStack = field(default_factory=ExitStack)
 
@@ -320,6 +320,12 @@ class _Run:
     def later(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Do it beside what follows; `finish` waits for it."""
         self.waiting.append(self.background.submit(function, *args, **kwargs))
+
+    def beside(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Callable[[], T]:
+        """A call that gives the result; with several threads it is worked out meanwhile."""
+        if self.threads > 1:
+            return self.background.submit(function, *args, **kwargs).result
+        return lambda: function(*args, **kwargs)
 
     def finish(self) -> None:
         """Wait for what `later` left to do; an error there is raised here."""
@@ -790,16 +796,16 @@ def _call(run: _Run) -> None:
     from senoscore import adjust, calling, certificate, citeseq, donors, scoring, smoothing
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
+    hashed = run.hash_source()
     data = run.input()
     state = run.once("state", lambda: _Scoring(run, data))
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")
-    hashed = run.hash_source()
     names = list(state.prepared.signatures)
     n = len(state.cells)
     able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), bool)
     calibration, pooled = pd.DataFrame(), pd.DataFrame()
-    told = None
+    calibrated = told = None
     if "histogram" in parts[0]:
         histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
         plan = state.plan(parts)
@@ -813,16 +819,17 @@ def _call(run: _Run) -> None:
             )
             calibration = told["transfer"]
         else:
+            calibrated = run.beside(
+                scoring.calibrate, state.prepared, plan, sums=state.sums, eligible=state.eligible,
+                genes=data.genes, sample=state.sample, sample_rows=state.sample_rows,
+                totals=state.totals, depth=state.depth, codes=state.codes, strata=state.strata,
+                kind=state.kind, n_sets=N_HELD_BACK, seed=run.settings.score.seed,
+                threads=max(1, run.threads // 2),
+            )  # fmt: skip
             matched = scoring.finish(
                 score, z, histogram, state.codes, state.strata, threads=run.threads
             )
             able = _able(run, state, plan, histogram, score, z)
-            calibration = scoring.calibrate(
-                state.prepared, plan, sums=state.sums, eligible=state.eligible, genes=data.genes,
-                sample=state.sample, sample_rows=state.sample_rows, totals=state.totals,
-                depth=state.depth, codes=state.codes, strata=state.strata, kind=state.kind,
-                n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
-            )  # fmt: skip
         group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
         pooled = donors.pooled_table(
             state.group_table, group_sums,
@@ -876,6 +883,8 @@ def _call(run: _Run) -> None:
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
+    if calibrated is not None:
+        calibration = calibrated()
     adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified
@@ -897,7 +906,7 @@ def _call(run: _Run) -> None:
     }
     for name, values in others.items():
         adata.layers[name] = values.astype(np.float32, copy=False)
-    write_h5ad(adata, run.path("senoscore.h5ad"))
+    run.later(write_h5ad, adata, run.path("senoscore.h5ad"))
     run.keep("result", adata)
     run.drop("score", "state", "genes")
     for state_name in ("exhausted", "senescent"):
