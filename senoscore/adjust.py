@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from senoscore.null import benjamini_hochberg, storey
+from senoscore.null import benjamini_hochberg, over_threads, storey
 
 # name of a family of tests, its p-values (NaN: not in the family) -> adjusted p-values
 Adjust = Callable[[str, NDArray[np.float64]], NDArray[np.float64]]
@@ -135,17 +135,26 @@ class Thresholds:
         lineage: pd.Series | NDArray[np.object_],
         steps: Mapping[str, Curve],
         wanted: Mapping[str, Sequence[str]],
+        *,
+        threads: int = 1,
     ) -> Thresholds:
         """The thresholds of a run, for the signatures `wanted` in each lineage."""
-        cells = {}
-        for name, signatures in wanted.items():
-            here = np.asarray(lineage == name, bool)
-            for signature in signatures if here.any() else ():
-                if signature in pvalue:
-                    cells[name, signature] = Curve.of(
-                        pvalue[signature].to_numpy(np.float64)[here],
-                        padj[signature].to_numpy(np.float64)[here],
-                    )
+        here = {name: np.flatnonzero(np.asarray(lineage == name, bool)) for name in wanted}
+        families = [
+            (name, signature)
+            for name, signatures in wanted.items()
+            for signature in signatures
+            if len(here[name]) and signature in pvalue
+        ]
+        columns = {name: k for k, name in enumerate(pvalue)}
+        p, q = pvalue.to_numpy(), padj.to_numpy()
+        cells: dict[tuple[str, str], Curve] = {}
+
+        def one(family: tuple[str, str]) -> None:
+            rows, k = here[family[0]], columns[family[1]]
+            cells[family] = Curve.of(p[rows, k].astype(np.float64), q[rows, k].astype(np.float64))
+
+        over_threads(one, families, threads)
         return cls(cells, steps)
 
     def adjusted(self, pvalue: pd.DataFrame, lineage: NDArray[np.object_]) -> pd.DataFrame:

@@ -599,10 +599,13 @@ def deciding(lineage: str) -> tuple[str, ...]:
     return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)
 
 
-def thresholds(tables: Tables, cells: pd.DataFrame, steps: Mapping[str, Curve]) -> Thresholds:
+def thresholds(
+    tables: Tables, cells: pd.DataFrame, steps: Mapping[str, Curve], *, threads: int = 1
+) -> Thresholds:
     """What p a call took among these cells; `steps` as an `adjust.Recorder` heard them."""
     wanted = {name: deciding(name) for name in keys.LINEAGES}
-    return Thresholds.of(tables.pvalue, tables.padj, cells[keys.OBS_LINEAGE], steps, wanted)
+    lineage = cells[keys.OBS_LINEAGE]
+    return Thresholds.of(tables.pvalue, tables.padj, lineage, steps, wanted, threads=threads)
 
 
 def verdicts(

@@ -37,6 +37,7 @@ from senoscore.null import (
     align_depth,
     depth_strata,
     null_medians,
+    over_threads,
     p_values,
     pack_sample,
     score_lineage,
@@ -86,14 +87,13 @@ def thin(
     sample: sparse.csr_matrix,
     rows: NDArray[np.int64],
     names: NDArray[np.object_],
-    gene_ids: NDArray[Any],
-    groups: NDArray[np.int64],
+    genes: NDArray[np.uint64],
     wanted: NDArray[np.bool_],
 ) -> tuple[Thinned, Thinned]:
     """The counts of these rows at half and at a quarter of their depth.
 
-    Which molecules go depends on the names of cell and gene alone. Counts are kept of the genes
-    `wanted` (groups × genes) in each cell's group.
+    Which molecules go depends on the names of cell and gene alone; `genes` are hashes of the
+    latter. Counts are kept of the genes `wanted`.
     """
     indptr = sample.indptr.astype(np.int64, copy=False)
     size = int((indptr[rows + 1] - indptr[rows]).sum()) + 1
@@ -101,9 +101,8 @@ def thin(
     indices, kept = np.empty((2, size), np.int32), np.empty((2, size), np.float32)
     halve_rows(
         indptr, sample.indices.astype(np.int32, copy=False), sample.data, rows,
-        pd.util.hash_array(np.asarray(names, dtype=object)),
-        pd.util.hash_array(np.asarray(gene_ids, dtype=object)),
-        groups, wanted, totals, starts, indices, kept,
+        pd.util.hash_array(np.asarray(names, dtype=object)), genes, wanted, totals, starts, indices,
+        kept,
     )  # fmt: skip
     half, quarter = (
         Thinned(start, index[: start[-1]], value[: start[-1]], total)
@@ -229,29 +228,90 @@ def certify(
         return pd.DataFrame(columns=list(COLUMNS))
     few = restrict(plan, {name: calling.deciding(name) for name in plan.lineages})
     at = [plan.signatures.index(name) for name in few.signatures]
-    before = calls.iloc[rows]
+    before, own, names = calls.iloc[rows], cells.iloc[rows], cells.index.to_numpy()[rows]
+    genes = pd.util.hash_array(np.asarray(gene_ids, dtype=object))
+    shallower = [_Shallower.empty(len(rows), len(at)) for _ in DEPTHS]
+
+    def one(code: int) -> None:
+        here = np.flatnonzero(codes[rows] == code)
+        offsets = few.sets.offsets[code]
+        halved = thin(sample, chosen[here], names[here], genes, offsets[1:] > offsets[:-1])
+        for thinned, into in zip(halved, shallower, strict=True):
+            _score_thinned(few, code, thinned, here, (depth, codes, strata), within, into)
+
+    over_threads(one, np.unique(codes[rows]).tolist(), threads)
     tables = []
-    offsets = few.sets.offsets
-    shallower = thin(
-        sample, chosen, cells.index.to_numpy()[rows], gene_ids, codes[rows],
-        offsets[:, 1:] > offsets[:, :-1],
-    )  # fmt: skip
-    for share, thinned in zip(DEPTHS, shallower, strict=True):
-        after, below = _judge_thinned(
-            few, thresholds, [voting[k] for k in at], thinned, histogram[:, at], able[:, :, at],
-            cells.iloc[rows], codes[rows], sums=sums, n_cells=n_cells, run=(depth, codes, strata),
-            settings=settings,
-            arm=None if arm is None else arm.iloc[rows], within=within, threads=threads,
+    for share, scored in zip(DEPTHS, shallower, strict=True):
+        after = _judge_thinned(
+            few, thresholds, [voting[k] for k in at], scored, histogram[:, at], able[:, :, at],
+            own, codes[rows], sums=sums, n_cells=n_cells, settings=settings,
+            arm=None if arm is None else arm.iloc[rows], threads=threads,
         )  # fmt: skip
-        tables.append(compare(before, after, cells.iloc[rows], below, share))
+        tables.append(compare(before, after, own, scored.below, share))
     return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Shallower:
+    """Scores of thinned cells, and the null of those below the run's range of depths.
+
+    inside: stratum of the run, -1 below its range (`below`, before lonely cells are lent one). own:
+    stratum among the cells below. counted: lineage -> signatures × these strata × bins.
+    """
+
+    totals: NDArray[np.float64]
+    score: NDArray[np.float64]
+    z: NDArray[np.float64]
+    inside: NDArray[np.int64]
+    below: NDArray[np.bool_]
+    own: NDArray[np.int64]
+    counted: dict[int, NDArray[np.int64]]
+
+    @classmethod
+    def empty(cls, n: int, n_signatures: int) -> _Shallower:
+        """Of so many cells, nothing known yet."""
+        score, z = np.full((2, n, n_signatures), np.nan)
+        return cls(np.zeros(n), score, z, np.full(n, -1), np.zeros(n, bool), np.full(n, -1), {})
+
+
+def _score_thinned(
+    plan: Plan,
+    code: int,
+    thinned: Thinned,
+    here: NDArray[np.int64],
+    run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
+    within: Within | None,
+    into: _Shallower,
+) -> None:
+    """Score the thinned cells of one lineage, those at the places `here`."""
+    totals, codes = thinned.totals, np.full(len(here), code)
+    inside = strata_at(totals, codes, *run) if within is None else within(totals, codes)
+    below = inside < 0
+    if within is None and below.sum() < MIN_CELLS_PER_STRATUM:
+        # a handful of cells makes no null: they take the nearest the run has
+        inside[below] = 0
+    alone = (inside < 0) & (totals > 0) & (within is None)
+    own, n_own = depth_strata(totals, codes, code + 1, alone)
+    into.totals[here], into.inside[here], into.below[here] = totals, inside, below
+    into.own[here] = own
+    which = np.flatnonzero(plan.usable[code])
+    if not len(which):
+        return
+    packed = pack_sample(
+        SampledCells(thinned.indptr, thinned.indices, thinned.data, np.arange(len(here)), totals),
+        (plan.sets.offsets[code], plan.sets.sets, plan.sets.weights), which, plan.n_null, COUNTS,
+    )  # fmt: skip
+    score, z, counted = score_lineage(packed, own, plan.centres[code], n_own)
+    into.score[np.ix_(here, which)], into.z[np.ix_(here, which)] = score.T, z.T
+    into.counted[code] = np.zeros((len(plan.signatures), n_own, N_BINS), np.int64)
+    into.counted[code][which] = counted
 
 
 def _judge_thinned(
     plan: Plan,
     thresholds: Thresholds,
     voting: Sequence[VotingGenes],
-    thinned: Thinned,
+    scored: _Shallower,
     histogram: NDArray[np.int64],
     able: NDArray[np.bool_],
     cells: pd.DataFrame,
@@ -259,40 +319,20 @@ def _judge_thinned(
     *,
     sums: NDArray[np.int64],
     n_cells: NDArray[np.int64],
-    run: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]],
     settings: CallSettings,
     arm: pd.DataFrame | None,
-    within: Within | None,
     threads: int,
-) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """Calls of thinned cells, and which of them fell below the run's range of depths."""
-    totals = thinned.totals
+) -> pd.DataFrame:
+    """Calls of thinned cells."""
     n_codes, n_signatures, n_strata = histogram.shape[:3]
-    inside = strata_at(totals, codes, *run) if within is None else within(totals, codes)
-    below = inside < 0
-    if within is None:
-        # a handful of cells makes no null: they take the nearest the run has
-        lonely = np.bincount(codes[below], minlength=n_codes)[codes] < MIN_CELLS_PER_STRATUM
-        inside[below & lonely] = 0
-    alone = (inside < 0) & (totals > 0) & (within is None)
-    own, n_own = depth_strata(totals, codes, n_codes, alone)
-    shape = (len(codes), n_signatures)
-    score, z = np.full(shape, np.nan), np.full(shape, np.nan)
+    score, z, inside, own = scored.score, scored.z, scored.inside, scored.own
+    n_own = max((counted.shape[1] for counted in scored.counted.values()), default=1)
     counted = np.zeros((n_codes, n_signatures, n_own, N_BINS), np.int64)
-    for code in np.flatnonzero(plan.usable.any(axis=1)).tolist():
-        here, which = np.flatnonzero(codes == code), np.flatnonzero(plan.usable[code])
-        if not len(here):
-            continue
-        packed = pack_sample(
-            SampledCells(thinned.indptr, thinned.indices, thinned.data, here, totals[here]),
-            (plan.sets.offsets[code], plan.sets.sets, plan.sets.weights), which, plan.n_null, COUNTS,
-        )  # fmt: skip
-        found = score_lineage(packed, own[here], plan.centres[code], n_own, threads=threads)
-        score[np.ix_(here, which)], z[np.ix_(here, which)] = found[0].T, found[1].T
-        counted[code, which] = found[2]
+    for code, found in scored.counted.items():
+        counted[code, :, : found.shape[1]] = found
     own_able = power.powered(
         voting, score=score, z=z, centres=plan.centres, histogram=counted, codes=codes,
-        strata=own, totals=totals, sums=sums, n_cells=n_cells, kind=COUNTS,
+        strata=own, totals=scored.totals, sums=sums, n_cells=n_cells, kind=COUNTS,
         level=settings.fdr, on_cp10k=settings.on_cp10k, share=settings.power, threads=threads,
     )  # fmt: skip
     joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
@@ -309,10 +349,7 @@ def _judge_thinned(
     tables = calling.Tables(aligned, pvalue, thresholds.adjusted(pvalue, lineage))
     if arm is not None:
         tables = with_arm(tables, arm)
-    calls = calling.verdicts(
-        tables, cells, frame(seen), settings=settings, adjust=thresholds.adjust
-    )
-    return calls, below
+    return calling.verdicts(tables, cells, frame(seen), settings=settings, adjust=thresholds.adjust)
 
 
 def compare(

@@ -863,12 +863,12 @@ def _call(run: _Run) -> None:
     calls = _calls(run, state, tables, able, frozen or recorder)
     if evidence is not None:
         calls = evidence.tell(calls)
-    certified = pd.DataFrame(columns=list(certificate.COLUMNS))
+    certified, certify = pd.DataFrame(columns=list(certificate.COLUMNS)), None
     if "histogram" in parts[0] and data.scale == "counts":
         fitted = state.fitted
-        certified = certificate.certify(
-            plan,
-            calling.thresholds(rna, state.cells, recorder.curves)
+        certify = run.beside(
+            certificate.certify, plan,
+            calling.thresholds(rna, state.cells, recorder.curves, threads=run.threads)
             if fitted is None
             else fitted.thresholds,
             voting=state.prepared.voting, able=able, cells=state.cells,
@@ -885,6 +885,8 @@ def _call(run: _Run) -> None:
     )
     if calibrated is not None:
         calibration = calibrated()
+    if certify is not None:
+        certified = certify()
     adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified

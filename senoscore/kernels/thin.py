@@ -49,7 +49,6 @@ def halve_rows(
     rows: NDArray[np.int64],
     cells: NDArray[np.uint64],
     genes: NDArray[np.uint64],
-    groups: NDArray[np.int64],
     wanted: NDArray[np.bool_],
     totals: NDArray[np.float64],
     starts: NDArray[np.int64],
@@ -66,9 +65,8 @@ def halve_rows(
         Which of them.
     cells, genes
         A hash of the name of each row in `rows`, and of each column's.
-    groups, wanted
-        The group of each row in `rows`; groups × genes: which counts are kept. The others count in
-        the totals alone.
+    wanted
+        Genes whose counts are kept. The others count in the totals alone.
     totals
         Written, 2 × rows: molecules left.
     starts
@@ -83,7 +81,6 @@ def halve_rows(
     starts[0, 0] = starts[1, 0] = 0
     for i in range(rows.shape[0]):
         cell = _mix(cells[i] + _GOLDEN)
-        group = groups[i]
         all_half, all_quarter = 0, 0
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             gene = indices[k]
@@ -106,7 +103,7 @@ def halve_rows(
                     word = _mix(state)
             all_half += half
             all_quarter += quarter
-            if wanted[group, gene]:
+            if wanted[gene]:
                 kept_indices[0, half_at] = gene
                 kept[0, half_at] = half
                 half_at += half > 0
