@@ -294,6 +294,7 @@ def _score_thinned(
     own, n_own = depth_strata(totals, codes, code + 1, alone)
     into.totals[here], into.inside[here], into.below[here] = totals, inside, below
     into.own[here] = own
+    into.counted[code] = np.zeros((len(plan.signatures), n_own, N_BINS), np.int64)
     which = np.flatnonzero(plan.usable[code])
     if not len(which):
         return
@@ -303,7 +304,6 @@ def _score_thinned(
     )  # fmt: skip
     score, z, counted = score_lineage(packed, own, plan.centres[code], n_own)
     into.score[np.ix_(here, which)], into.z[np.ix_(here, which)] = score.T, z.T
-    into.counted[code] = np.zeros((len(plan.signatures), n_own, N_BINS), np.int64)
     into.counted[code][which] = counted
 
 
