@@ -34,7 +34,7 @@ from senoscore.design import (
     too_few,
     varies_within,
 )
-from senoscore.donors import moments
+from senoscore.donors import moments, moments_of
 from senoscore.errors import InputDataError
 from senoscore.null import benjamini_hochberg
 
@@ -46,6 +46,11 @@ COLUMNS: Final = (
     "term", "level", "reference", "lineage", "measure", "name", "effect", "effect_low",
     "effect_high", "unit", "pvalue", "padj", "se", "df", "n_donors_reference", "n_donors",
     "n_cells", "value_reference", "value", "log2_depth_ratio", "model", "design", "note",
+)  # fmt: skip
+
+_READ: Final = (
+    keys.OBS_LINEAGE, keys.OBS_LINEAGE_SUBSET, keys.OBS_T_SUBSET, keys.OBS_SENESCENCE_CALL,
+    keys.OBS_T_STATE, "total_counts",
 )  # fmt: skip
 
 # cells of a subset from which a donor's mean of it is used
@@ -149,10 +154,16 @@ def shifts(
     min_cells
         Units with fewer finite values are NaN.
     """
+    n, mean, squares = moments(unit * n_subsets + subset, values, n_units * n_subsets)
     shape = (n_units, n_subsets)
-    of_each = moments(unit * n_subsets + subset, values, n_units * n_subsets)
-    n, squares = of_each[0].reshape(shape), of_each[2].reshape(shape)
-    filled = np.where(n > 0, of_each[1].reshape(shape), 0.0)
+    return _shifts(
+        n.reshape(shape), mean.reshape(shape), squares.reshape(shape), weights, min_cells
+    )
+
+
+def _shifts(n: Codes, means: Floats, squares: Floats, weights: Floats, min_cells: int) -> Shifts:
+    """`shifts` from the moments of each unit and subset (units × subsets)."""
+    filled = np.where(n > 0, means, 0.0)
     total = n.sum(axis=1)
     enough = total >= max(min_cells, 1)
     freedom = np.maximum(n - 1, 0).sum(axis=0)
@@ -317,13 +328,16 @@ def compare_cells(
     DataFrame with `COLUMNS`, see `senoscore.tl.compare`.
     """
     rows: list[dict[str, Any]] = []
+    columns = (*_READ, *([subset_key] if subset_key else []))
+    obs = obs[[c for c in dict.fromkeys(columns) if c in obs]]
+    values = z.to_numpy()
     for name in keys.LINEAGES:
         here = (obs[keys.OBS_LINEAGE] == name).to_numpy(bool)
         cells = np.flatnonzero(here & (plan.unit >= 0))
         if len(cells):
             own = obs.iloc[cells]
             rows += _lineage_rows(
-                name, own, z.iloc[cells], cells, plan, _subsets(name, own, subset_key),
+                name, own, values, list(map(str, z.columns)), cells, plan, _subsets(name, own, subset_key),
                 min_cells=min_cells, confidence=confidence, min_donors=min_donors, only=only,
                 done={} if done is None else done,
             )  # fmt: skip
@@ -345,7 +359,8 @@ def finish(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _lineage_rows(
     name: str,
     obs: pd.DataFrame,
-    z: pd.DataFrame,
+    z: NDArray[np.floating],
+    signatures: Sequence[str],
     cells: Codes,
     plan: Plan,
     divided: tuple[Codes, list[str]],
@@ -385,25 +400,31 @@ def _lineage_rows(
     )
     group = np.asarray(plan.table["level"], dtype=object)
     weights = subset_weights(counts[enough], group[enough])
-    for signature in z.columns:
-        if (name, str(signature)) not in done:
-            values = z[signature].to_numpy()
-            if not np.isfinite(values).any():
-                continue
-            done[name, str(signature)] = shifts(
-                values, unit, subset, n_units=plan.n, n_subsets=len(subsets), weights=weights,
-                min_cells=min_cells,
-            )  # fmt: skip
-        found = done[name, str(signature)]
-        for measure, data in zip(("per_cell", "composition", "mean"), found, strict=True):
-            if data is None or (measure == "composition" and len(subsets) == 1):
-                continue
-            rows += [
-                _mean_row(
-                    state, k, data, enough, common, measure, str(signature), depth, confidence
-                )
-                for k in alive
-            ]
+    new = np.asarray([k for k, s in enumerate(signatures) if (name, s) not in done], np.int64)
+    code, shape = unit * len(subsets) + subset, (plan.n, len(subsets))
+    found = moments_of(code, cells, z, new, shape[0] * shape[1])
+    for k, n, mean, squares in zip(new.tolist(), *found, strict=True):
+        if n.any():
+            done[name, signatures[k]] = _shifts(
+                n.reshape(shape), mean.reshape(shape), squares.reshape(shape), weights, min_cells
+            )
+    measured = [
+        (measure, signature, data)
+        for signature in signatures
+        if (name, signature) in done
+        for measure, data in zip(
+            ("per_cell", "composition", "mean"), done[name, signature], strict=True
+        )
+        if data is not None and (measure != "composition" or len(subsets) > 1)
+    ]
+    fits = {k: _fit_means(state, k, [data for *_, data in measured]) for k in alive}
+    for i, (measure, signature, data) in enumerate(measured):
+        rows += [
+            _mean_row(
+                state, k, data, fits[k][i], enough, common, measure, signature, depth, confidence
+            )
+            for k in alive
+        ]
     shares = {("fraction_called", call): hits for call, hits in _called(name, obs).items()}
     if len(subsets) > 1:
         shares |= {
@@ -505,10 +526,33 @@ def _group_facts(
     return facts
 
 
+def _fit_means(
+    state: _Lineage, index: int, data: Sequence[Values]
+) -> list[tuple[_Cases, models.Fit | None]]:
+    """The fit of each measure, and the units it rests on; those of the same units in one go."""
+    found: list[tuple[_Cases, models.Fit | None]] = []
+    together: dict[int, tuple[_Cases, list[int]]] = {}
+    for i, values in enumerate(data):
+        cases = state.cases(index, np.isfinite(values.y) & np.isfinite(values.sampling))
+        found.append((cases, None))
+        if not cases.reason:
+            together.setdefault(id(cases), (cases, []))[1].append(i)
+    for cases, members in together.values():
+        y, sampling = (
+            np.stack([data[i][part][cases.units] for i in members]).astype(np.float64)
+            for part in (0, 1)
+        )
+        fits = models.fits_of_means(y, sampling, cases.means, cases.means_at, cases.clusters)
+        for i, fit in zip(members, fits, strict=True):
+            found[i] = (cases, fit)
+    return found
+
+
 def _mean_row(
     state: _Lineage,
     index: int,
     data: Values,
+    fitted: tuple[_Cases, models.Fit | None],
     enough: NDArray[np.bool_],
     common: Mapping[str, Any],
     measure: str,
@@ -522,14 +566,10 @@ def _mean_row(
         few = "of the main subsets" if measure == "per_cell" else "with this score"
         told = f"{count(lost, 'donor')} with too few cells {few} left out"
         common = {**common, "notes": [*common["notes"], told]}
-    cases = state.cases(index, known)
+    cases, fit = fitted
     unit = "z" if term.reference else f"z {term.level}"
-    if cases.reason:
+    if fit is None:
         return _row(plan, term, common, measure, name, unit=unit, note=cases.reason)
-    at = cases.units
-    fit = models.fit_means(
-        data.y[at], data.sampling[at], cases.means, cases.means_at, cases.clusters
-    )
     facts = _group_facts(plan, term, cases, data.y, data.n, depth)
     if not np.isfinite(fit.se):
         facts["note"] = "donors do not vary: no test"

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtr, stdtrit
 
 from senoscore import keys
+from senoscore.kernels.moments import group_moments
 
 ALL_DONORS = "all cells"
 # values of a donor column that name nobody
@@ -48,14 +49,12 @@ def donor_names(values: pd.Series | None, n: int) -> NDArray[np.object_]:
     return np.asarray(named[codes], dtype=object)
 
 
-def exact_sums(
+def moments(
     codes: NDArray[np.int64], values: NDArray[np.floating], n: int
-) -> NDArray[np.float64]:
-    """Sum of the values of each code; the same bits in whatever order the cells stand.
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each group's finite values: how many, their mean, their sum of squares about it.
 
-    Values are rounded to a multiple of 2**-24 (coarser where the total might not fit), so that
-    sums below 2**53 such units are exact and no order of adding can change them. Codes below 0
-    are left out; values must be finite.
+    The same bits in whatever order the cells stand (`kernels.moments`).
 
     Parameters
     ----------
@@ -65,39 +64,28 @@ def exact_sums(
         One per cell.
     n
         Groups.
-    """
-    known = codes >= 0
-    kept = np.asarray(values[known], np.float64)
-    bits = 24
-    if len(kept):
-        largest = float(np.abs(kept).max()) * len(kept)
-        bits = min(bits, 52 - int(np.ceil(np.log2(largest)))) if largest > 0 else bits
-    scale = 2.0**bits
-    return np.bincount(codes[known], np.rint(kept * scale), minlength=n)[:n] / scale
-
-
-def moments(
-    codes: NDArray[np.int64], values: NDArray[np.floating], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each group's finite values: how many, their mean, their sum of squares about it.
-
-    Parameters
-    ----------
-    codes, values, n
-        As for `exact_sums`; values that are not finite are left out.
 
     Returns
     -------
     Counts, means (NaN for none), sums of squared deviations (0 for none).
     """
-    codes = np.where(np.isfinite(values), codes, -1)
-    used = codes >= 0
-    count = np.bincount(codes[used], minlength=n)[:n]
-    with np.errstate(invalid="ignore"):
-        mean = exact_sums(codes, values, n) / np.where(count, count, np.nan)
-    away = np.zeros(len(codes))
-    away[used] = np.asarray(values[used], np.float64) - mean[codes[used]]
-    return count, mean, exact_sums(codes, away**2, n)
+    rows, column = np.arange(len(codes)), np.zeros(1, np.int64)
+    count, mean, squares = moments_of(codes, rows, values[:, None], column, n)
+    return count[0], mean[0], squares[0]
+
+
+def moments_of(
+    codes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[np.floating],
+    columns: NDArray[np.int64],
+    n: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """`moments` of some columns (columns × groups), of the cells in `rows`, whose groups are `codes`."""
+    shape = (len(columns), n)
+    count, mean, squares = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
+    group_moments(codes, rows, values, columns, count, mean, squares)
+    return count, mean, squares
 
 
 def proportion_interval(

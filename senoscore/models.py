@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgeqrf, dorgqr
 from scipy.optimize import brentq
 from scipy.special import expit, stdtr, stdtrit
 
@@ -84,43 +83,41 @@ def independent_columns(design: Floats) -> NDArray[np.int64]:
     return np.asarray(kept, np.int64)
 
 
-def _basis(design: Floats) -> Floats:
-    """Orthonormal columns that span the design's, as `numpy.linalg.qr` has them (the same LAPACK
-    calls without their wrapping, which for ten donors takes most of the time).
-    """
-    if not 0 < design.shape[1] <= design.shape[0]:
-        return np.linalg.qr(design)[0]
-    packed, tau, _, _ = dgeqrf(design)
-    return np.ascontiguousarray(dorgqr(packed, tau)[0])
-
-
 def between_variance(y: Floats, sampling: Floats, design: Floats, *, floor: float = 0.0) -> float:
     """Variance between donors beyond that of sampling their cells (Paule & Mandel), at least `floor`.
 
     The t at which ``Σ (residual² / (t + sampling))`` of the weighted fit equals its degrees of
     freedom; 0 where the donors vary less than sampling alone would make them.
     """
-    freedom = len(y) - rank(design)
-    if freedom <= 0 or not float(np.var(y)) > 0:
-        return floor
+    return float(between_variances(y[None], sampling[None], design, np.array([floor]))[0])
 
-    def excess(t: float) -> float:
-        root = np.sqrt(1 / (sampling + t))
-        q = _basis(design * root[:, None])
-        scaled = y * root
-        rest = scaled - q @ (q.T @ scaled)
-        return float(rest @ rest) - freedom
 
-    high = float(np.var(y))
-    tiny = 1e-12 * high
-    # the excess falls as t rises: below zero at the floor, the root is not above it
-    if excess(max(tiny, floor)) <= 0:
-        return floor
-    for _ in range(60):
-        if excess(high) <= 0:
+def between_variances(y: Floats, sampling: Floats, design: Floats, floor: Floats) -> Floats:
+    """`between_variance` of many measures (measures × units) of the same donors."""
+    freedom = y.shape[1] - rank(design)
+    spread = np.var(y, axis=1)
+    t = start = np.maximum(1e-12 * spread, floor)
+    active = np.flatnonzero((spread > 0) & (freedom > 0))
+    # the sum is convex and falls as t rises: Newton's steps from below never pass the root, and
+    # where it is too small already, the root is not above the floor
+    for _ in range(200):
+        if not len(active):
             break
-        high *= 4
-    return max(_root(excess, tiny, high), floor)
+        root = np.sqrt(1 / (sampling[active] + t[active, None]))
+        q = np.linalg.qr(design * root[:, :, None])[0]
+        rest = _less_projection(y[active] * root, q)
+        excess = (rest * rest).sum(axis=1) - freedom
+        step = excess / ((rest * root) ** 2).sum(axis=1)
+        step[excess <= 0] = 0.0
+        t = t.copy()
+        t[active] += step
+        active = active[step > 1e-13 * t[active]]
+    return np.where(t > start, t, floor)
+
+
+def _less_projection(y: Floats, q: Floats) -> Floats:
+    """What is left of each y (measures × units) beside its orthonormal columns q."""
+    return np.asarray(y - (q @ (q.transpose(0, 2, 1) @ y[:, :, None]))[:, :, 0])
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -132,11 +129,15 @@ def donor_weights(y: Floats, sampling: Floats, design: Floats) -> Floats:
 
     The floor on the variance between donors is the median sampling variance: five donors are too
     few to believe that there is none, and without it the donor with most cells would decide.
+
+    `y`, `sampling`: one measure of the donors, or measures × donors.
     """
-    floor = float(np.median(sampling))
-    total = between_variance(y, sampling, design, floor=floor) + sampling
-    if not (total > 0).all():  # no cells vary and no donors vary
-        return np.ones(len(y))
+    if y.ndim == 1:
+        return np.asarray(donor_weights(y[None], sampling[None], design)[0])
+    floor = np.median(sampling, axis=1)
+    total = between_variances(y, sampling, design, floor)[:, None] + sampling
+    # no cells vary and no donors vary
+    total[~(total > 0).all(axis=1)] = 1.0
     return np.asarray(1 / total)
 
 
@@ -164,36 +165,52 @@ def weighted_fit(
     -------
     `Fit`; undetermined where nothing is left to estimate the variance from.
     """
-    root = np.sqrt(weights / weights.mean())
-    q, r = np.linalg.qr(design * root[:, None])
+    return weighted_fits(y[None], weights[None], design, coefficient, clusters)[0]
+
+
+def weighted_fits(
+    y: Floats, weights: Floats, design: Floats, coefficient: int, clusters: NDArray[np.int64]
+) -> list[Fit]:
+    """`weighted_fit` of many measures (measures × units) of the same donors."""
+    root = np.sqrt(weights / weights.mean(axis=1, keepdims=True))
+    q, r = np.linalg.qr(design * root[:, :, None])
     scaled = y * root
-    unit = np.zeros(design.shape[1])
+    unit = np.zeros((design.shape[1], 1))
     unit[coefficient] = 1.0
-    c = q @ np.linalg.solve(r.T, unit)
-    residual = scaled - q @ (q.T @ scaled)
-    effect = float(c @ scaled)
-    n_clusters = int(clusters.max()) + 1
-    size = np.bincount(clusters, minlength=n_clusters)
-    a = np.zeros(len(y))
+    c = (q @ np.linalg.solve(r.transpose(0, 2, 1), unit))[:, :, 0]
+    residual = _less_projection(scaled, q)
+    effect = (c * scaled).sum(axis=1)
+    size = np.bincount(clusters)
+    a = np.zeros(y.shape)
     single = size[clusters] == 1
-    left = 1 - (q[single] ** 2).sum(axis=1)
-    a[single] = np.where(left > _TOLERANCE, c[single] / np.sqrt(np.maximum(left, _TOLERANCE)), 0.0)
+    left = 1 - (q[:, single] ** 2).sum(axis=2)
+    a[:, single] = np.where(
+        left > _TOLERANCE, c[:, single] / np.sqrt(np.maximum(left, _TOLERANCE)), 0.0
+    )
     for g in np.flatnonzero(size > 1):
         units = np.flatnonzero(clusters == g)
-        values, vectors = np.linalg.eigh(np.eye(len(units)) - q[units] @ q[units].T)
+        own = q[:, units]
+        values, vectors = np.linalg.eigh(np.eye(len(units)) - own @ own.transpose(0, 2, 1))
         power = np.where(values > _TOLERANCE, 1 / np.sqrt(np.maximum(values, _TOLERANCE)), 0.0)
-        a[units] = (vectors * power) @ (vectors.T @ c[units])
-    variance = float((np.bincount(clusters, a * residual, n_clusters) ** 2).sum())
+        turned = vectors.transpose(0, 2, 1) @ c[:, units, None]
+        a[:, units] = ((vectors * power[:, None, :]) @ turned)[:, :, 0]
+    # (measure by measure: the same bits whatever else is fitted beside it)
+    member = (clusters[:, None] == np.arange(len(size))).astype(np.float64)
+    variance = (((a * residual)[:, None] @ member)[:, 0] ** 2).sum(axis=1)
     # the quadratic form's matrix, clusters × clusters: A_g' (I - H) A_h
-    reach = np.zeros((n_clusters, design.shape[1]))
-    np.add.at(reach, clusters, a[:, None] * q)
-    form = np.diag(np.bincount(clusters, a**2, n_clusters)) - reach @ reach.T
-    trace, square = float(np.trace(form)), float((form**2).sum())
-    scale = float(c @ c)
-    flat = float(residual @ residual) <= _TOLERANCE**2 * float(scaled @ scaled)
-    if len(y) <= design.shape[1] or trace <= _TOLERANCE * scale or flat or variance <= 0:
-        return Fit(effect, np.nan, np.nan)
-    return Fit(effect, float(np.sqrt(variance)), trace**2 / square)
+    reach = member.T @ (a[:, :, None] * q)
+    form = -reach @ reach.transpose(0, 2, 1)
+    at = np.arange(len(size))
+    form[:, at, at] += ((a**2)[:, None] @ member)[:, 0]
+    trace = np.ascontiguousarray(form[:, at, at]).sum(axis=1)
+    square = (form.reshape(len(form), -1) ** 2).sum(axis=1)
+    flat = (residual**2).sum(axis=1) <= _TOLERANCE**2 * (scaled**2).sum(axis=1)
+    known = (trace > _TOLERANCE * (c**2).sum(axis=1)) & ~flat & (variance > 0)
+    known &= y.shape[1] > design.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        se = np.where(known, np.sqrt(variance), np.nan)
+        freedom = np.where(known, trace**2 / square, np.nan)
+    return [Fit(*map(float, fit)) for fit in zip(effect, se, freedom, strict=True)]
 
 
 def fit_means(
@@ -204,7 +221,19 @@ def fit_means(
     clusters: NDArray[np.int64],
 ) -> Fit:
     """`weighted_fit` of donor means with `donor_weights`."""
-    return weighted_fit(y, donor_weights(y, sampling, design), design, coefficient, clusters)
+    return fits_of_means(y[None], sampling[None], design, coefficient, clusters)[0]
+
+
+def fits_of_means(
+    y: Floats,
+    sampling: Floats,
+    design: Floats,
+    coefficient: int,
+    clusters: NDArray[np.int64],
+) -> list[Fit]:
+    """`fit_means` of many measures (measures × units) of the same donors."""
+    weights = donor_weights(y, sampling, design)
+    return weighted_fits(y, weights, design, coefficient, clusters)
 
 
 def fit_shares(

@@ -144,24 +144,51 @@ def test_order_of_cells_does_not_change_a_bit() -> None:
     # plain sums do depend on it
     values = np.float32(np.random.default_rng(1).lognormal(0, 4, 3000)) * np.float32(1.1)
     code = np.zeros(3000, np.int64)
-    assert donors.exact_sums(code, values, 1) == donors.exact_sums(code, values[order], 1)
+    for one, two in zip(
+        donors.moments(code, values, 1), donors.moments(code, values[order], 1), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
     assert values.astype(float)[order].cumsum()[-1] != values.astype(float).cumsum()[-1]
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.tuples(st.integers(-1, 3), st.floats(-1e6, 1e6)), max_size=60),
+    st.lists(st.tuples(st.integers(-1, 3), st.floats(-1e3, 1e3)), max_size=60),
     st.randoms(use_true_random=False),
 )
-def test_exact_sums_are_sums_in_any_order(pairs: list[tuple[int, float]], random: object) -> None:
+def test_moments_are_those_of_numpy_in_any_order(
+    pairs: list[tuple[int, float]], random: object
+) -> None:
     codes = np.asarray([c for c, _ in pairs], np.int64)
     values = np.asarray([v for _, v in pairs], np.float64)
-    sums = donors.exact_sums(codes, values, 4)
+    found = donors.moments(codes, values, 4)
     order = list(range(len(pairs)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(sums, donors.exact_sums(codes[order], values[order], 4))
-    direct = [values[codes == c].sum() for c in range(4)]
-    np.testing.assert_allclose(sums, direct, atol=1e-5)
+    for one, two in zip(found, donors.moments(codes[order], values[order], 4), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for c in range(4):
+        own = values[codes == c]
+        count, mean, squares = (each[c] for each in found)
+        assert count == len(own)
+        assert mean == pytest.approx(own.mean() if len(own) else np.nan, abs=1e-5, nan_ok=True)
+        expected = ((own - own.mean()) ** 2).sum() if len(own) else 0
+        assert squares == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_moments_of_columns_are_those_of_each_alone() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.normal(size=(500, 4)).astype(np.float32)
+    values[rng.random((500, 4)) < 0.1] = np.nan
+    values[:, 2] = np.nan
+    rows = rng.permutation(500)[:300]
+    codes = rng.integers(-1, 5, 300)
+    some = np.array([3, 2, 0])
+    for laid in (values, np.asfortranarray(values)):
+        found = donors.moments_of(codes, rows, laid, some, 6)
+        for k, column in enumerate(some):
+            alone = donors.moments(codes, values[rows, column], 6)
+            for one, two in zip(found, alone, strict=True):
+                np.testing.assert_array_equal(one[k], two)
 
 
 def test_moments_of_values_far_from_zero_keep_their_variance() -> None:

@@ -64,6 +64,38 @@ def test_weighted_fit_is_statsmodels_wls_with_hc2(seed: int) -> None:
         assert fit.se == pytest.approx(expected.bse[k], rel=1e-9)
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_many_measures_at_once_are_each_alone(pairs: bool) -> None:
+    """The same bits as one by one; weights by statsmodels' variance between donors, fit by HC2."""
+    rng = np.random.default_rng(7)
+    n, many = 16, 9
+    clusters = np.repeat(every(n // 2), 2) if pairs else every(n)
+    design = np.column_stack([np.ones(n), np.tile([0.0, 1.0], n // 2), rng.normal(size=n)])
+    y = rng.normal(size=(many, n)) * 10.0 ** rng.integers(-3, 3, (many, 1))
+    sampling = rng.uniform(0, 1, (many, n)) ** 2 * 10.0 ** rng.integers(-6, 3, (many, 1))
+    y[1], sampling[2], y[3] = 0.5, 0.0, 0.0
+    sampling[3] = 0.0
+    fits = models.fits_of_means(y, sampling, design, 1, clusters)
+    weights = models.donor_weights(y, sampling, design)
+    for k in range(many):
+        alone = models.fit_means(y[k], sampling[k], design, 1, clusters)
+        np.testing.assert_array_equal(fits[k], alone)
+        np.testing.assert_array_equal(weights[k], models.donor_weights(y[k], sampling[k], design))
+        if k in (1, 3):
+            assert np.isnan(fits[k].se)
+            continue
+        # the variance between donors solves its equation, or is at its floor
+        between, floor = 1 / weights[k] - sampling[k], np.median(sampling[k])
+        assert between == pytest.approx(between[0], rel=1e-6)
+        residual = sm.WLS(y[k], design, weights[k]).fit().resid
+        excess = float((weights[k] * residual**2).sum()) - (n - 3)
+        assert excess == pytest.approx(0, abs=1e-7) or (
+            between[0] == pytest.approx(floor) and excess < 0
+        )
+        expected = naive_cr2(y[k], weights[k], design, 1, clusters)
+        assert tuple(fits[k]) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_clusters_and_degrees_of_freedom_are_as_defined(seed: int) -> None:
     rng = np.random.default_rng(seed)
