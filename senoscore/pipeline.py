@@ -692,8 +692,16 @@ class _Scoring:
 
     @property
     def counted(self) -> NDArray[np.int64]:
-        """Strata of the cells whose null sets are counted: those that passed quality control."""
+        """Strata of the cells that passed quality control, -1 for the others."""
         return np.where(self.use, self.strata, -1)
+
+    def null_strata(self) -> NDArray[np.int64]:
+        """Strata of the cells whose null sets are counted."""
+        from senoscore.scoring import null_strata
+
+        if self.reference is not None:  # it is tested on every cell
+            return self.counted
+        return null_strata(self.cells.index, self.codes, self.counted)
 
     def plan(self, parts: Sequence[Mapping[str, NDArray[Any]]] = ()) -> Any:
         """The plan: that of the reference, that which stage score left in `parts`, or a new one."""
@@ -747,7 +755,7 @@ def _score(run: _Run) -> None:
         with run.bar("scores", last - first) as progress:
             scored = streaming.score(
                 source, intake, plan, totals=state.totals, codes=state.codes,
-                strata=state.counted, n_strata=state.n_strata, groups=state.groups,
+                strata=state.null_strata(), n_strata=state.n_strata, groups=state.groups,
                 n_groups=len(state.group_table), rows=rows, block_size=run.block_size,
                 threads=run.threads, progress=progress,
             )  # fmt: skip

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from senoscore.streaming import Scan, Scored
 
 SAMPLE_PER_LINEAGE = 1000
+NULL_CELLS = 2000  # of a lineage x depth stratum
 
 KINDS: dict[str, tuple[int, float]] = {
     "counts": (COUNTS, np.e),
@@ -297,6 +298,20 @@ def sample_cells(
             cells = cells[hashed[cells] <= limit]
         chosen[cells] = True
     return chosen
+
+
+def null_strata(
+    names: pd.Index, codes: NDArray[np.int64], strata: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Strata of the cells whose null sets are counted; -1 for the others.
+
+    In a lineage x stratum of more than `NULL_CELLS` cells about so many, chosen by a hash of their
+    names: 200 null sets in each of them are a tail down to a p-value of 2.5e-6.
+    """
+    n_strata = int(strata.max(initial=0)) + 1
+    place = np.where((codes >= 0) & (strata >= 0), codes * n_strata + strata, -1)
+    chosen = sample_cells(names, place, int(place.max(initial=-1)) + 1, NULL_CELLS)
+    return np.where(chosen, strata, -1)
 
 
 @dataclass(frozen=True)
@@ -763,8 +778,8 @@ def two_passes(
     )  # fmt: skip
     note_unscored(prepared, plan.usable, plan)
     scored = streaming.score(
-        source, intake, plan, totals=totals, codes=codes, strata=strata, n_strata=n_strata,
-        groups=np.full(len(codes), -1, np.int64), n_groups=0,
+        source, intake, plan, totals=totals, codes=codes,
+        strata=null_strata(names, codes, strata), n_strata=n_strata, groups=np.full(len(codes), -1, np.int64), n_groups=0,
         block_size=block_size, threads=threads,
     )  # fmt: skip
     able = power.powered(

@@ -161,6 +161,9 @@ class Kept(UnitRows):
             if a < b:
                 yield a, b
 
+    def _ahead(self, threads: int) -> int:
+        return 1  # they are at hand faster than they are used
+
     def _unit_bytes(self, first: int, last: int) -> int:
         values = self._end / max(self.n_obs, 1)  # about a byte each
         return int((last - first) * values * (4 + self.dtype.itemsize))

@@ -8,8 +8,11 @@ the provenance that names the input: `MAY_DIFFER`, and nothing else.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from senoscore import scoring
 from senoscore.io.artefacts import write_h5ad
 from senoscore.pipeline import OUTPUTS, SHARDED, STAGES, analyse, run_stage
 from senoscore.scoring import SAMPLE_PER_LINEAGE
@@ -87,8 +91,34 @@ def differing(one: Hashes, other: Hashes) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
+def report(folder: Path, *, pictures: bool = True) -> str:
+    """The report without what names the input: its size, checksum, storage, and where it was proven.
+
+    Without `pictures` also without these: they draw cells in the order of the file.
+    """
+    page = (folder / "report.html").read_text("utf-8")
+    provenance = ad.read_h5ad(folder / "senoscore.h5ad", backed="r").uns["senoscore"]
+    facts = json.loads(provenance["facts"])
+    page = re.sub(r"<tr><td>(Storage|Stored values)</td>.*?</tr>", "", page, flags=re.DOTALL)
+    for text in (
+        provenance["input_sha256"],
+        f"{facts['file_bytes']['value']:,}",
+        *(facts[fact]["how"] for fact in PROOF_MAY_DIFFER),
+    ):
+        page = page.replace(html.escape(str(text), quote=False), "...")
+    return page if pictures else re.sub(r'<img src="[^"]*"', "<img", page)
+
+
 # -------------------------------------------------------------------------------------------------
 # the data, and the baseline
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_cells_in_the_null() -> Iterator[None]:
+    """So few that in every larger lineage a choice is made, which could depend on something."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "NULL_CELLS", 60)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +262,58 @@ def test_a_signature_scores_the_same_alone(
     for name in ("score", "pvalue", "padj"):
         assert np.isfinite(alone.layers[name]).any()
         assert sha256(alone.layers[name]) == sha256(np.asarray(company.layers[name])), name
+
+
+# -------------------------------------------------------------------------------------------------
+# without labels: lineages from clusters; and the report
+
+
+@pytest.fixture(scope="module")
+def unlabelled(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> ad.AnnData:
+    adata = ad.read_h5ad(cohort)
+    named = [c for c in adata.obs if c.startswith(("cell_type", "true_"))]
+    adata.obs = adata.obs.drop(columns=named)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def without_labels(unlabelled: ad.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unlabelled")
+    unlabelled.write_h5ad(folder / "cohort.h5ad", compression="gzip")
+    analyse(folder / "cohort.h5ad", out=folder / "out", report=True)
+    found = ad.read_h5ad(folder / "out" / "senoscore.h5ad")
+    assert set(found.obs["lineage_source"].dropna()) == {"markers"}
+    assert found.obs["lineage"].nunique() > 4
+    return folder / "out"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    "how", ["threads and blocks", "csc", "dense", "no scratch", "cells", "genes"]
+)
+def test_without_labels_no_byte_changes(
+    how: str, unlabelled: ad.AnnData, without_labels: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    adata, options, like = unlabelled, {"threads": 2}, None
+    if how == "threads and blocks":
+        options = {"threads": 3, "block_size": 257}
+    elif how == "no scratch":
+        monkeypatch.setattr("senoscore.scratch.has_room", lambda *_: False)
+    elif how == "cells":
+        adata = adata[np.random.default_rng(1).permutation(adata.n_obs)].copy()
+        like = unlabelled.obs_names
+    elif how == "genes":
+        adata = adata[:, np.random.default_rng(2).permutation(adata.n_vars)].copy()
+    source = stored(adata.copy(), how, tmp_path)
+    out = tmp_path / "out"
+    analyse(source, out=out, report=True, **options)
+    assert differing(outputs(out, like=like), outputs(without_labels, like=like)) == []
+    pictures = how != "cells"
+    assert report(out, pictures=pictures) == report(without_labels, pictures=pictures)
+    if how in ("threads and blocks", "no scratch"):
+        same_file(out, without_labels)
+        assert (out / "report.html").read_bytes() == (without_labels / "report.html").read_bytes()
 
 
 # -------------------------------------------------------------------------------------------------

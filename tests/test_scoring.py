@@ -12,8 +12,10 @@ import pytest
 from scipy import sparse
 
 import senoscore as sn
+from senoscore import scoring
 from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.genes import resolve_genes
+from senoscore.scoring import NULL_CELLS, null_strata
 from senoscore.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore::senoscore.errors.SenoscoreWarning")
@@ -211,3 +213,56 @@ def test_a_lineage_without_a_null_is_named() -> None:
     nk = (kept.obs["lineage"] == "NK").to_numpy()
     assert kept.obsm["senoscore_z"][nk].isna().all(axis=None)
     assert kept.obsm["senoscore_pvalue"][~nk]["core_senescence"].notna().mean() > 0.9
+
+
+# -------------------------------------------------------------------------------------------------
+# whose null sets are counted
+
+
+def test_the_cells_of_the_null_are_chosen_by_name_and_only_where_there_are_more() -> None:
+    rng = np.random.default_rng(0)
+    names = pd.Index([f"cell {k}" for k in range(12_000)])
+    codes, strata = rng.integers(-1, 2, 12_000), rng.integers(-1, 2, 12_000)
+    small = (codes == 0) & (strata == 1) & (np.arange(12_000) > 1000)
+    codes[small] = 1
+    found = null_strata(names, codes, strata)
+    assert ((found == strata) | (found == -1)).all()
+    assert (found[codes < 0] == -1).all()
+    for code in (0, 1):
+        for stratum in (0, 1):
+            here = (codes == code) & (strata == stratum)
+            assert (found[here] >= 0).sum() == min(here.sum(), NULL_CELLS)
+    assert ((codes == 1) & (strata == 1)).sum() > NULL_CELLS
+    assert 0 < ((codes == 0) & (strata == 1)).sum() < NULL_CELLS
+    order = rng.permutation(12_000)
+    np.testing.assert_array_equal(
+        null_strata(names[order], codes[order], strata[order]), found[order]
+    )
+
+
+def test_fewer_cells_in_the_null_leave_the_false_positive_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sets of random genes, of which no cell carries a programme: p is uniform with either null."""
+    adata = simulate(3000, 3000, seed=4, depth_median=3000)
+    adata = adata[adata.obs["true_t_state"] == "neither"].copy()
+    rng = np.random.default_rng(1)
+    means = np.asarray(adata.X.mean(0)).ravel()
+    middle = np.flatnonzero((means > np.quantile(means, 0.6)) & (means < np.quantile(means, 0.95)))
+    sets = {
+        f"random {k}": adata.var_names[rng.choice(middle, 15, replace=False)].tolist()
+        for k in range(60)
+    }
+    p = {}
+    for cells in (10**9, 40):
+        monkeypatch.setattr(scoring, "NULL_CELLS", cells)
+        found = sn.tl.score(adata, sets, groupby=None, copy=True)
+        p[cells] = found.obsm["senoscore_pvalue"].to_numpy()
+    assert adata.n_obs > 1000  # 100 a stratum
+    for level, error in ((0.05, 0.15), (0.01, 0.15), (0.001, 0.3)):
+        whole, part = ((values <= level).mean() for values in p.values())
+        assert abs(part / whole - 1) < error, (level, whole, part)
+        assert part < 2 * level
+    # one and the same order of cells, but for the median of the null and the ties of its tail
+    for k in range(60):
+        assert pd.Series(p[40][:, k]).corr(pd.Series(p[10**9][:, k]), method="spearman") > 0.995

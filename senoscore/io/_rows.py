@@ -455,6 +455,10 @@ class UnitRows(RowBlocks):
     def _prepare(self, first: int, last: int, threads: int) -> None:
         """Work that is needed before the first unit."""
 
+    def _ahead(self, threads: int) -> int:
+        """Units under way at any time."""
+        return threads + 1
+
     def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
         if first == last:
             return
@@ -464,7 +468,7 @@ class UnitRows(RowBlocks):
                 (self._unit_bytes(a, b), pool.submit(self._guarded, a, b))
                 for a, b in self._units(first, last, block_size)
             )
-            yield from _recut(_in_order(plans, threads + 1), first, last, block_size)
+            yield from _recut(_in_order(plans, self._ahead(threads)), first, last, block_size)
 
 
 def _recut(units: Iterator[CsrBlock], first: int, last: int, size: int) -> Iterator[CsrBlock]:

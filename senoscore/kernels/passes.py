@@ -335,15 +335,10 @@ def _gather(
 
 
 @njit
-def _null_z(
+def _deviations(
     acc: NDArray[np.int64], base: int, n_null: int, own: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """z of each null set into `own[1:]`, and the mean and standard deviation of the null sums.
-
-    Each null set is measured against the others, as the signature is measured against all: with u
-    its deviation over the root of the summed squares, z = u N sqrt(N - 2) / (N - 1) / sqrt(1 - u^2
-    N / (N - 1)). NaN where it alone is expressed. A standard deviation of 0: none is.
-    """
+    """How far each null sum is from their mean, into `own[1:]`; that mean, and the summed squares."""
     total = 0
     for j in range(1, n_null + 1):
         total += acc[base + j]
@@ -368,8 +363,17 @@ def _null_z(
     while j < n_null + 1:
         squares += own[j] * own[j]
         j += 1
-    if squares <= 0:
-        return mean, 0.0
+    return mean, squares
+
+
+@njit
+def _null_z(squares: float, n_null: int, own: NDArray[np.float64]) -> None:
+    """z of each null set into `own[1:]`, from what `_deviations` left there.
+
+    Each null set is measured against the others, as the signature is measured against all: with u
+    its deviation over the root of the summed squares, z = u N sqrt(N - 2) / (N - 1) / sqrt(1 - u^2
+    N / (N - 1)). NaN where it alone is expressed.
+    """
     ratio = n_null / (n_null - 1.0)
     scale = ratio * np.sqrt((n_null - 2.0) / squares)
     share = ratio / squares
@@ -378,7 +382,6 @@ def _null_z(
         deviation = own[j]
         rest = 1.0 - share * deviation * deviation
         own[j] = deviation * scale / np.sqrt(rest if rest > _NOTHING else np.nan)
-    return mean, np.sqrt(squares / (n_null - 1.0))
 
 
 @njit
@@ -410,7 +413,7 @@ def score_rows(
     ----------
     totals, codes, strata
         Per row: total of its values, lineage (-1: not scored), depth stratum (-1: scored, but
-        not part of the null, e.g. a cell that failed quality control).
+        not part of the null: the cell failed quality control, or others of its stratum suffice).
     offsets, sets, weights, size, begin
         The fields of `Walk`.
     usable
@@ -459,14 +462,15 @@ def score_rows(
                 sums = group_sums[group, base : base + width]
                 for j in range(width):
                     sums[j] += (acc[base + j] + _HALF) >> GROUP_SHIFT
-            mean, sd = _null_z(acc, base, n_null, own)
+            mean, squares = _deviations(acc, base, n_null, own)
             distance = acc[base] - mean
             score[i, s] = distance / UNIT
-            if sd <= 0:
+            if squares <= 0:  # no null set is expressed
                 continue
-            z[i, s] = distance / sd - centres[code, s, 0]
+            z[i, s] = distance / np.sqrt(squares / (n_null - 1.0)) - centres[code, s, 0]
             if stratum < 0:
                 continue
+            _null_z(squares, n_null, own)
             centre = centres[code, s]
             for j in range(1, width):
                 value = (own[j] - centre[j] - Z_MIN) * BINS_PER_Z
@@ -518,9 +522,10 @@ def null_z_rows(
         )  # fmt: skip
         for s in range(n_signatures):
             base = s * (n_null + 1)
-            mean, sd = _null_z(acc, base, n_null, own)
-            if sd <= 0:
+            mean, squares = _deviations(acc, base, n_null, own)
+            if squares <= 0:
                 continue
-            out[i, s, 0] = (acc[base] - mean) / sd
+            _null_z(squares, n_null, own)
+            out[i, s, 0] = (acc[base] - mean) / np.sqrt(squares / (n_null - 1.0))
             for j in range(1, n_null + 1):
                 out[i, s, j] = own[j]
