@@ -62,11 +62,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _analyse(args: argparse.Namespace) -> int:
-    from senoscore import config
-
     _exists(args.file)
     chosen = [*args.set, *([f"score.reference={args.reference}"] if args.reference else [])]
-    settings = config.settings_for_file(args.file, args.config, chosen)
+    settings = None
+    if chosen or args.config:  # to check nothing, pydantic need not be loaded
+        from senoscore import config
+
+        settings = config.settings_for_file(args.file, args.config, chosen)
     from senoscore.pipeline import analyse
 
     out = Path(args.out)

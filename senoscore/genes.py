@@ -762,6 +762,8 @@ def _strip_prefixes(
     own: Counter[str] = Counter()
     others: Counter[str] = Counter()
     for i, text in enumerate(texts):
+        if text in table.id_of or text in table.symbol_of:  # most names: nothing to take off
+            continue
         genome, rest = _genome_of(text)
         if genome is None:
             found = _ensembl(text)

@@ -488,9 +488,11 @@ def plan_scores(
     n_genes = sums.shape[1]
     usable = np.zeros((len(lineages), len(signatures)), bool)
     centres = np.zeros((len(lineages), len(signatures), n_null + 1))
-    reasons: dict[tuple[str, str], str] = {}
-    tables = []
-    for code, lineage in enumerate(lineages):
+    told: list[dict[tuple[str, str], str]] = [{} for _ in lineages]
+    tables: list[Any] = [None] * len(lineages)
+
+    def one(code: int) -> None:
+        lineage = lineages[code]
         draws: list[tuple[NDArray[np.int64], NDArray[np.float64]] | None] = []
         controls = ControlGenes(sums[code], eligible, rank)
         for s, signature in enumerate(signatures):
@@ -508,15 +510,18 @@ def plan_scores(
                     reason = "none of its genes is expressed" if not len(drawn[0]) else ""
                     draw = drawn if len(drawn[0]) else None
                 if reason:
-                    reasons[lineage, signature.name] = reason
+                    told[code][lineage, signature.name] = reason
             draws.append(draw)
             usable[code, s] = draw is not None
-        tables.append(build_sets(signatures, draws, sums[code], n_null=n_null))
+        tables[code] = build_sets(signatures, draws, sums[code], n_null=n_null)
         if usable[code].any() and len(sample[code].rows):
             packed = pack_sample(
-                sample[code], tables[-1], np.flatnonzero(usable[code]), n_null, kind
+                sample[code], tables[code], np.flatnonzero(usable[code]), n_null, kind
             )
             centres[code, usable[code]] = centres_of_sample(packed, threads=threads)
+
+    over_threads(one, range(len(lineages)), threads)
+    reasons = {pair: why for part in told for pair, why in part.items()}
     joined = join_sets(tables, n_genes)
     return Plan(
         tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons

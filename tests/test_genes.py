@@ -963,3 +963,13 @@ def test_old_mouse_names_have_the_human_gene_they_should(shared: Path) -> None:
             wrong += mouse_table.symbol_of[key].upper() not in symbols
     assert checked > 250
     assert wrong <= 6
+
+
+@pytest.mark.parametrize("organism", ["human", "mouse"])
+def test_no_name_of_a_gene_looks_like_a_prefix_and_another(organism: str) -> None:
+    """Names that are in the table are not searched for prefixes."""
+    table = genes._table(organism)
+    for name in (*table.id_of, *table.symbol_of):
+        assert genes._genome_of(name) == (None, name)
+        found = genes._ensembl(name)
+        assert found is None or found.ensembl.startswith(table.prefix)
