@@ -7,8 +7,9 @@ run's own relation between p and adjusted p is kept as a curve, and new p-values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,26 @@ from numpy.typing import NDArray
 
 from senoscore.null import benjamini_hochberg, over_threads, storey
 
-# name of a family of tests, its p-values (NaN: not in the family) -> adjusted p-values
-Adjust = Callable[[str, NDArray[np.float64]], NDArray[np.float64]]
+
+class Adjust(Protocol):
+    """Name of a family of tests, its p-values (NaN: not in the family) -> adjusted p-values.
+
+    With a `scale` the adjusted value is p times that, at most 1.
+    """
+
+    def __call__(
+        self, name: str, p: NDArray[np.float64], scale: float | None = None
+    ) -> NDArray[np.float64]:
+        """Adjusted p of one family."""
+        ...
 
 
-def adjust_among(name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Adjusted over the candidates at hand (`null.storey`); what a run does."""
+def adjust_among(
+    name: str, p: NDArray[np.float64], scale: float | None = None
+) -> NDArray[np.float64]:
+    """Adjusted over the candidates at hand (`null.storey`), or by a factor; what a run does."""
     del name
-    return storey(p)
+    return storey(p) if scale is None else np.minimum(scale * p, 1.0)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,18 @@ class Curve:
         last = np.flatnonzero(np.append(p[1:] != p[:-1], True)) if len(p) else np.zeros(0, np.int64)
         # an empty family becomes a family of one
         return cls(p[last], padj[last], last + 1, share * max(len(p), 1))
+
+    @classmethod
+    def line(cls, scale: float) -> Curve:
+        """Adjusted p is p times `scale`, at most 1.
+
+        Examples
+        --------
+        >>> Curve.line(4.0)(np.array([0.01, 0.25, 0.5])).tolist()
+        [0.04, 1.0, 1.0]
+        """
+        one = np.ones(1)
+        return cls(one / scale, one, np.ones(1, np.int64), scale)
 
     def compact(self) -> Curve:
         """The same curve without what lies inside a run of equal adjusted p."""
@@ -96,10 +121,12 @@ class Recorder:
 
     curves: dict[str, Curve] = field(default_factory=dict)
 
-    def __call__(self, name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def __call__(
+        self, name: str, p: NDArray[np.float64], scale: float | None = None
+    ) -> NDArray[np.float64]:
         """Adjusted p of one family."""
-        padj = adjust_among(name, p)
-        self.curves[name] = Curve.of(p, padj)
+        padj = adjust_among(name, p, scale)
+        self.curves[name] = Curve.of(p, padj) if scale is None else Curve.line(scale)
         return padj
 
 
@@ -109,8 +136,11 @@ class Frozen:
 
     curves: Mapping[str, Curve]
 
-    def __call__(self, name: str, p: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Adjusted p by the curve of that family."""
+    def __call__(
+        self, name: str, p: NDArray[np.float64], scale: float | None = None
+    ) -> NDArray[np.float64]:
+        """Adjusted p by the curve of that family; `scale` was the run's."""
+        del scale
         if name not in self.curves:
             # nothing was a candidate in the run: a family of one
             return np.asarray(p, np.float64).copy()

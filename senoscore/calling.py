@@ -86,6 +86,10 @@ NK_SUBSETS: Final = ("CD56bright", "CD56dim", "CD56dim_adaptive")
 # the lost stemness programme (CCR7, LEF1, TCF7, BACH2, IL7R, FOXO1 down): a cell that has kept it
 # is naive, not senescent
 STEMNESS: Final = "stemness_loss"
+# ... and more to the point a cell that has what only naive and central memory cells have (CCR7, LEF1),
+# or nothing of an effector: senescent T cells are late effectors
+NAIVE: Final = "conf_naive"
+EFFECTOR: Final = AXIS_SIGNATURES["cytotoxic"][0]
 # RNA of another cell in the droplet brings TYROBP, CD16 and cytokines: no evidence then
 FOREIGN: Final = ("conf_monocyte_ambient", "conf_nk_contamination")
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
@@ -192,15 +196,22 @@ def _axis_below(tables: Tables, axis: str, level: float) -> NDArray[np.bool_]:
     return _any_below(tables, AXIS_SIGNATURES[axis], level)
 
 
-def _near(tables: Tables, signatures: Sequence[str], settings: CallSettings) -> NDArray[np.bool_]:
+def _near(
+    tables: Tables,
+    signatures: Sequence[str],
+    settings: CallSettings,
+    *,
+    shallow: NDArray[np.bool_] | bool = False,
+) -> NDArray[np.bool_]:
     """Whether any of these signatures is as near to significance as cells of which half carry it.
 
     A bound on p itself keeps data without a carrier, where adjusted p-values say little, from
-    doubting everything.
+    doubting everything. In `shallow` cells it is the only bound: what a p-value is worth was learnt
+    from cells of all depths, and a carrier with few counts rarely has a small one.
     """
     near = np.zeros(len(tables.z), bool)
     for s in signatures:
-        near |= (tables[s][1] <= settings.doubt_fdr) & (tables.p(s) <= settings.doubt_p)
+        near |= ((tables[s][1] <= settings.doubt_fdr) | shallow) & (tables.p(s) <= settings.doubt_p)
     return near
 
 
@@ -223,6 +234,16 @@ def fisher(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return combined
 
 
+def support_arms(tables: Tables, settings: CallSettings) -> NDArray[np.float64]:
+    """p of each support arm, NaN where an interferon or stress response explains it."""
+    p = np.empty((len(SUPPORT_ARMS), len(tables.z)))
+    for k, (arm, signature) in enumerate(SUPPORT_ARMS.items()):
+        p[k] = tables.p(signature)
+        for axis in EXPLAINED_BY[arm]:
+            p[k, _axis_below(tables, axis, settings.fdr)] = np.nan
+    return p
+
+
 def support_padj(
     tables: Tables,
     candidates: NDArray[np.bool_],
@@ -236,12 +257,7 @@ def support_padj(
     Returns padj, p, and the place of the strongest arm in `SUPPORT_ARMS` (-1 for none).
     """
     n = len(candidates)
-    p = np.full((len(SUPPORT_ARMS), n), np.nan)
-    for k, (arm, signature) in enumerate(SUPPORT_ARMS.items()):
-        own = tables.p(signature).copy()
-        for axis in EXPLAINED_BY[arm]:
-            own[_axis_below(tables, axis, settings.fdr)] = np.nan
-        p[k] = own
+    p = support_arms(tables, settings)
     p[:, ~candidates] = np.nan
     combined = fisher(p)
     known = ~np.isnan(combined)
@@ -251,7 +267,7 @@ def support_padj(
     q = adjust("support", combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
-    q[combined > settings.support_p] = 1.0
+    q[combined > settings.part_p] = 1.0
     return q, combined, arms
 
 
@@ -263,6 +279,7 @@ def t_states(
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
     powered: Mapping[str, NDArray[np.bool_]],
+    shallow: NDArray[np.bool_] | bool = False,
     settings: CallSettings,
     adjust: Adjust = adjust_among,
 ) -> pd.DataFrame:
@@ -275,6 +292,8 @@ def t_states(
     powered
         Per axis (``exhaustion``, ``senescence``): whether a cell of this depth would have
         reached significance had it carried the programme.
+    shallow
+        Whether a cell is shallower than most of its lineage (`keys.SHALLOW`).
     adjust
         How p-values among candidates are adjusted; a run's own way, unless its curves are held
         fixed (`adjust.Frozen`).
@@ -302,18 +321,34 @@ def t_states(
 
     exhausted = valid & (exhaustion_q <= fdr) & ~treg
     cycling = valid & _axis_below(tables, "proliferation", fdr)
-    showing = assessed & (senescence_q <= fdr) & (phenotype_p <= settings.arm_p) & ~naive
-    candidate = showing & ~foreign
+    # a cell's two axes are a family: where one is significant the other is tested at the level that
+    # is left to a selected cell (Benjamini and Bogomolov 2014)
+    tested = valid & ~treg & scored
+    selected = tested & (exhausted | (assessed & (senescence_q <= fdr)))
+    scale = max(tested.sum(), 1) / max(selected.sum(), 1)
+    second = np.where(exhausted & assessed, tables.p(AXIS_SIGNATURES["senescence"][0]), np.nan)
+    axis = (senescence_q <= fdr) | (adjust("senescence of the exhausted", second, scale) <= fdr)
+    showing = assessed & axis & (phenotype_p <= settings.part_p) & ~naive
+    # a naive cell beside an effector in the droplet, or too few counts to tell one from the other
+    naive_too = tables.p(NAIVE) <= settings.naive_p
+    no_effector = (tables.p(EFFECTOR) > settings.doubt_p) & (tables.p(STEMNESS) > settings.arm_p)
+    candidate = showing & ~foreign & ~naive_too & ~no_effector
     phenotype = (assessed & (phenotype_q <= fdr)) | showing
     support_q, support_p, arm = support_padj(tables, candidate, settings, adjust)
-    senescent = candidate & (support_q <= settings.support_fdr) & ~cycling
-    # what a little more depth could have made of the cell
-    perhaps_exhausted = valid & ~treg & _near(tables, AXIS_SIGNATURES["exhaustion"], settings)
-    perhaps_showing = assessed & ~naive & (phenotype_p <= settings.lean_p)
-    perhaps_showing &= _near(tables, AXIS_SIGNATURES["senescence"], settings)
-    perhaps_showing |= assessed & _near(tables, (PHENOTYPE,), settings)
-    perhaps_supported = candidate & (support_p <= settings.doubt_p)
     perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
+    supported = candidate & (support_q <= settings.support_fdr) & ~cycling
+    senescent = supported & ~perhaps_cycling
+    second = np.where(senescent, tables.p(AXIS_SIGNATURES["exhaustion"][0]), np.nan)
+    exhausted |= adjust("exhaustion of the senescent", second, scale) <= fdr
+    # what a little more depth could have made of the cell
+    perhaps_exhausted = _near(tables, AXIS_SIGNATURES["exhaustion"], settings, shallow=shallow)
+    perhaps_exhausted &= valid & ~treg
+    perhaps_candidate = _near(tables, AXIS_SIGNATURES["senescence"], settings, shallow=shallow)
+    perhaps_candidate &= assessed & ~naive & (phenotype_p <= settings.lean_p)
+    perhaps_showing = perhaps_candidate | (assessed & _near(tables, (PHENOTYPE,), settings))
+    perhaps_supported = candidate & (support_p <= settings.lean_p)
+    any_support = fisher(support_arms(tables, settings)) <= settings.doubt_p
+    perhaps_senescent = phenotype & perhaps_candidate & any_support
 
     verdict = _Verdict(is_t, keys.T_STATES)
     put = verdict.put
@@ -344,9 +379,30 @@ def t_states(
         f"senescence axis (FDR {fdr:g}) beside RNA of a myeloid or NK cell: doublet or ambient",
     )  # fmt: skip
     put(
+        showing & naive_too, "indeterminate",
+        f"senescence axis (FDR {fdr:g}) beside a naive programme (p {settings.naive_p:g}): doublet",
+    )  # fmt: skip
+    put(
+        showing & no_effector, "indeterminate",
+        f"senescence axis (FDR {fdr:g}) without a trace of an effector cell",
+    )  # fmt: skip
+    put(
+        supported, "indeterminate",
+        f"senescence axis (FDR {fdr:g}) with support; {_in_doubt('S or G2M programme', settings)}",
+    )  # fmt: skip
+    put(
         perhaps_supported, "indeterminate",
-        f"senescence axis (FDR {fdr:g}), phenotype arm; support at p {settings.doubt_p:g}, not at "
+        f"senescence axis (FDR {fdr:g}), phenotype arm; support at p {settings.lean_p:g}, not at "
         f"FDR {settings.support_fdr:g}: neither called nor ruled out",
+    )  # fmt: skip
+    put(
+        perhaps_senescent, "indeterminate",
+        f"phenotype arm (FDR {fdr:g}), support at p {settings.doubt_p:g}; "
+        f"{_in_doubt('senescence axis', settings)}",
+    )  # fmt: skip
+    put(
+        phenotype & perhaps_exhausted, "indeterminate",
+        f"phenotype arm (FDR {fdr:g}); {_in_doubt('exhaustion axis', settings)}",
     )  # fmt: skip
     put(
         phenotype, "senescent_like",
@@ -354,8 +410,8 @@ def t_states(
     )  # fmt: skip
     put(~scored, "indeterminate", "an axis could not be scored")
     put(treg, "neither", "regulatory T cell: exhaustion and senescence not assessed")
-    shallow = ~powered["exhaustion"] | (~powered["senescence"] & ~innate)
-    put(shallow, "indeterminate", "too shallow for either programme to reach significance")
+    unseen = ~powered["exhaustion"] | (~powered["senescence"] & ~innate)
+    put(unseen, "indeterminate", "too shallow for either programme to reach significance")
     doubtful = perhaps_exhausted | perhaps_showing | perhaps_cycling
     put(doubtful, "indeterminate", _in_doubt("a programme", settings))
     put(
@@ -400,6 +456,7 @@ def senescence_calls(
     qc_pass: NDArray[np.bool_],
     doublet: NDArray[np.bool_],
     powered: NDArray[np.bool_],
+    shallow: NDArray[np.bool_] | bool = False,
     settings: CallSettings,
     adjust: Adjust = adjust_among,
 ) -> pd.DataFrame:
@@ -474,7 +531,7 @@ def senescence_calls(
              f"{signature} (FDR {fdr:g}) with {told}{weak}"),
             (candidate, "indeterminate", f"{signature} (FDR {fdr:g}) without {told}{weak}"),
             (~powered, "indeterminate", f"too shallow for {signature} to reach significance"),
-            (_near(tables, (signature,), settings), "indeterminate",
+            (_near(tables, (signature,), settings, shallow=shallow), "indeterminate",
              _in_doubt(signature, settings)),
             (here, "not_senescent", f"{signature} not significant (FDR {fdr:g}){weak}"),
         )  # fmt: skip
@@ -538,25 +595,35 @@ def rule_text(settings: CallSettings | None = None) -> str:
     rules = [
         "Failed quality control, or a mixed-lineage doublet: indeterminate.",
         f"Exhaustion axis at adjusted p <= {s.fdr:g}, not in regulatory T cells: exhausted, or both if "
-        "the cell is senescent by rule 5.",
+        "the cell is senescent by rule 5. A cell with one axis significant is called both if the other "
+        f"is at p times m / r <= {s.fdr:g}, where of m cells tested r have an axis significant.",
         f"S or G2M programme at adjusted p <= {s.fdr:g}: cycling, which vetoes senescence; "
-        "indeterminate if the exhaustion axis is near (rule 10).",
+        "indeterminate if the exhaustion axis is near (rule 11).",
         "Regulatory T cells: neither, for neither programme is assessed. Innate-like ones are not assessed "
         "for senescence.",
-        f"Senescent: senescence axis at adjusted p <= {s.fdr:g}, phenotype arm at p <= {s.arm_p:g}, "
-        f"lost stemness above z {s.kept_naive_z:g} (at or below it the naive programme is kept), no myeloid "
-        f"or NK programme at adjusted p <= {s.fdr:g}, and support: Fisher's combination of the arms "
-        f"({arms}) at p <= {s.support_p:g} and, adjusted over such cells, <= {s.support_fdr:g}. Beside "
-        f"an interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support.",
-        "The axis, the phenotype arm and no naive programme, beside a myeloid or NK programme: indeterminate.",
-        f"All but support, and support at p <= {s.doubt_p:g}: indeterminate.",
-        f"All but support, or the phenotype arm at adjusted p <= {s.fdr:g}: senescent_like.",
-        f"An axis not scored; or fewer than {s.power:.0%} of cells of this depth whose programme is on "
+        f"Senescent: senescence axis at adjusted p <= {s.fdr:g} (exhausted cells: rule 2), both parts of it "
+        f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
+        f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
+        f"{s.support_fdr:g}. Beside an interferon or stress response (adjusted p <= {s.fdr:g}) arrest and "
+        "SASP are no support. Against it: a lost stemness at or below z "
+        f"{s.kept_naive_z:g} (the naive programme is kept) rules it out; rules 6 and 7 leave it open.",
+        "The axis and the phenotype arm, beside a myeloid or NK programme (adjusted p <= "
+        f"{s.fdr:g}), beside a naive programme (p <= {s.naive_p:g}), or with neither effector genes "
+        f"(p > {s.doubt_p:g}) nor a lost stemness (p > {s.arm_p:g}): indeterminate.",
+        "Senescent but for an S or G2M programme that is near (rule 11): indeterminate. So are: the axis and "
+        f"the phenotype arm with support at p <= {s.lean_p:g}; the phenotype arm at adjusted p <= {s.fdr:g} "
+        f"with support at p <= {s.doubt_p:g} and an axis that is near; and the arm beside an exhaustion axis "
+        "that is near.",
+        "The axis and the phenotype arm, or the phenotype arm at adjusted p <= "
+        f"{s.fdr:g}, else: senescent_like.",
+        "An axis not scored: indeterminate.",
+        f"Fewer than {s.power:.0%} of cells of this depth whose programme is on "
         f"at {s.on_cp10k:g} counts per 10,000 would show it at p <= {s.fdr:g}: indeterminate.".replace(
             "%", " %"
         ),
         f"Near a call: exhaustion, phenotype, S or G2M ({near}), or the senescence axis so with the "
-        f"phenotype arm at p <= {s.lean_p:g}: indeterminate.",
+        f"phenotype arm at p <= {s.lean_p:g}: indeterminate. For both axes p <= {s.doubt_p:g} is enough in "
+        f"depth strata of less than {s.shallow:g} times the median counts of T cells.",
         "Else: neither.",
     ]
     others = [
@@ -565,7 +632,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"Other lineages: own signature at adjusted p <= {s.fdr:g} and, adjusted over such cells, support "
         f"at <= {s.support_fdr:g} (core senescence; p53 targets or the NF-kB SASP in non-immune cells): "
         "senescent. Cycling: not_senescent. Beside an interferon, stress or myeloid programme, or without "
-        f"support, or near ({near}), or too shallow: indeterminate.",
+        f"support, or near ({near}; in depth strata of less than {s.shallow:g} times the median counts of "
+        "the lineage the p-value is enough), or too shallow: indeterminate.",
         f"NK cells: inside CD56dim (CD56bright programme above p {s.arm_p:g}). Dendritic cells: never.",
     ]
     lines = ["State of a T cell, the first rule that applies:", ""]
@@ -591,7 +659,14 @@ def deciding(lineage: str) -> tuple[str, ...]:
     axes: tuple[str, ...] = ("proliferation", "interferon", "stress")
     if lineage == "T":
         axes = ("senescence", "exhaustion", *axes)
-        own: tuple[str, ...] = (PHENOTYPE, STEMNESS, *SUPPORT_ARMS.values(), *FOREIGN)
+        own: tuple[str, ...] = (
+            PHENOTYPE,
+            STEMNESS,
+            NAIVE,
+            EFFECTOR,
+            *SUPPORT_ARMS.values(),
+            *FOREIGN,
+        )
     else:
         own = (OTHER_LINEAGES[lineage], *OTHER_SUPPORT[lineage].values())
         own += (BRIGHT,) if lineage == "NK" else ()
@@ -625,7 +700,7 @@ def verdicts(
     cells
         ``lineage``, ``t_subset``, ``qc_pass``, ``doublet_mixed_lineage``.
     powered
-        Cells × signatures: would the programme have been seen at this cell's depth?
+        Cells × signatures: would the programme have been seen at this cell's depth? (`power.powered`)
     settings
         Thresholds.
     adjust
@@ -638,6 +713,10 @@ def verdicts(
             return np.zeros(len(cells), bool)
         return np.asarray(powered[named].to_numpy(bool).all(axis=1))
 
+    def shallower(signatures: tuple[str, ...]) -> NDArray[np.bool_]:
+        named = [s for s in signatures if s in powered]
+        return np.asarray((powered[named] == keys.SHALLOW).any(axis=1), bool)
+
     lineage = cells[keys.OBS_LINEAGE]
     qc_pass = cells[keys.OBS_QC_PASS].to_numpy(bool)
     doublet = cells["doublet_mixed_lineage"].to_numpy(bool)
@@ -648,12 +727,14 @@ def verdicts(
         qc_pass=qc_pass,
         doublet=doublet,
         powered={axis: able(AXIS_SIGNATURES[axis]) for axis in ("exhaustion", "senescence")},
+        shallow=shallower(subject("T")),
         settings=settings,
         adjust=adjust,
     )
-    own = np.zeros(len(cells), bool)
+    own, few = np.zeros((2, len(cells)), bool)
     for name, signature in OTHER_LINEAGES.items():
         own |= among(lineage, name) & able((signature,))
+        few |= among(lineage, name) & shallower((signature,))
     calls = senescence_calls(
         tables,
         lineage=lineage,
@@ -662,6 +743,7 @@ def verdicts(
         qc_pass=qc_pass,
         doublet=doublet,
         powered=own,
+        shallow=few,
         settings=settings,
         adjust=adjust,
     )

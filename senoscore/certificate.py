@@ -169,7 +169,7 @@ def certify(
     *,
     voting: Sequence[VotingGenes],
     histogram: NDArray[np.int64],
-    able: NDArray[np.bool_],
+    able: NDArray[np.uint8],
     cells: pd.DataFrame,
     calls: pd.DataFrame,
     sample: sparse.csr_matrix,
@@ -313,7 +313,7 @@ def _judge_thinned(
     voting: Sequence[VotingGenes],
     scored: _Shallower,
     histogram: NDArray[np.int64],
-    able: NDArray[np.bool_],
+    able: NDArray[np.uint8],
     cells: pd.DataFrame,
     codes: NDArray[np.int64],
     *,
@@ -335,10 +335,12 @@ def _judge_thinned(
         strata=own, totals=scored.totals, sums=sums, n_cells=n_cells, kind=COUNTS,
         level=settings.fdr, on_cp10k=settings.on_cp10k, share=settings.power, threads=threads,
     )  # fmt: skip
+    # below the run's shallowest cell
+    own_able[own_able > 0] = keys.SHALLOW
     joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
     everything = np.concatenate([histogram, counted], axis=2)
     seen = np.concatenate([able, own_able], axis=1)[codes, np.maximum(joined, 0)]
-    seen &= (joined >= 0)[:, None]
+    seen[joined < 0] = keys.UNSEEN
 
     def frame(values: NDArray[np.generic]) -> pd.DataFrame:
         return pd.DataFrame(values, index=cells.index, columns=list(plan.signatures))

@@ -120,24 +120,36 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             {"gt": 0, "le": 1},
         ),
         "arm_p": (
-            "p that the phenotype arm of a senescent T cell needs; also from which an arm is named.",
+            "p from which an arm is named, stemness lost, and an NK cell CD56bright.",
             {"gt": 0, "lt": 1},
         ),
-        "support_p": (
-            "p that the support arms together need in the cell itself, whatever the rate among candidates.",
+        "part_p": (
+            "p that each part of the evidence needs in a senescent T cell, beside an axis that is "
+            "significant: the phenotype arm, and the support arms together.",
             {"gt": 0, "le": 1},
         ),
         "doubt_p": (
-            "p above which neither an axis nor the support arms leave a cell in doubt.",
+            "p above which no axis leaves a cell in doubt, and no effector gene was seen.",
             {"gt": 0, "le": 1},
         ),
         "lean_p": (
-            "p of the phenotype arm up to which a senescence axis in doubt leaves a cell in doubt.",
+            "p of one part up to which a cell is in doubt: of the phenotype arm beside a senescence axis "
+            "that is near, of the support arms beside the axis and the phenotype arm.",
             {"gt": 0, "le": 1},
         ),
         "kept_naive_z": (
             "z of lost stemness at or below which a T cell has kept the naive programme: not senescent.",
             {},
+        ),
+        "naive_p": (
+            "p of the naive programme up to which a T cell with all evidence of senescence is "
+            "'indeterminate': perhaps a naive cell in the same droplet.",
+            {"ge": 0, "le": 1},
+        ),
+        "shallow": (
+            "In depth strata of less than this share of their lineage's median counts 'doubt_p' alone "
+            "leaves a cell in doubt.",
+            {"ge": 0, "le": 1},
         ),
         "on_cp10k": (
             "A cell too shallow to show a programme whose genes are at this level (counts per 10,000) "

@@ -164,7 +164,7 @@ def judge(
     histogram: NDArray[np.int64],
     score: NDArray[np.float64],
     z: NDArray[np.float64],
-    able: NDArray[np.bool_],
+    able: NDArray[np.uint8],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
     keep: Sequence[str],

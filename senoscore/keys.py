@@ -44,3 +44,6 @@ OBSM_PROTEIN_POSITIVE: Final = "protein_positive"
 LAYER_SCORE: Final = "score"
 LAYER_PVALUE: Final = "pvalue"
 LAYER_PADJ: Final = "padj"
+
+# would a programme have been seen (`power.powered`); anything but the first is true
+UNSEEN, SEEN, SHALLOW = 0, 1, 2

@@ -804,6 +804,14 @@ def _powered(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
     return np.asarray(table[named].to_numpy(bool).all(axis=1))
 
 
+def _shallow(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
+    table = adata.obsm.get(keys.OBSM_POWERED)
+    named = [s for s in signatures if table is not None and s in table]
+    if table is None or not named:
+        return np.zeros(adata.n_obs, bool)
+    return np.asarray((table[named].to_numpy() == keys.SHALLOW).any(axis=1))
+
+
 def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
     from senoscore import calling, citeseq
 
@@ -823,6 +831,7 @@ def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
             "exhaustion": _powered(adata, calling.AXIS_SIGNATURES["exhaustion"]),
             "senescence": _powered(adata, calling.AXIS_SIGNATURES["senescence"]),
         },
+        shallow=_shallow(adata, calling.subject("T")),
         settings=settings,
         adjust=_adjust(adata),
         **_cells(adata),
@@ -838,13 +847,14 @@ def _senescence(adata: AnnData, states: pd.DataFrame, settings: CallSettings) ->
     from senoscore import calling
 
     cells = _cells(adata)
-    powered = np.zeros(adata.n_obs, bool)
+    powered, shallow = np.zeros((2, adata.n_obs), bool)
     for name, signature in calling.OTHER_LINEAGES.items():
         powered |= (cells["lineage"] == name) & _powered(adata, (signature,))
+        shallow |= (cells["lineage"] == name) & _shallow(adata, (signature,))
     return calling.senescence_calls(
         _tables(adata), t_state=states[keys.OBS_T_STATE],
-        t_open=states[calling.SENESCENCE_OPEN].to_numpy(bool), powered=powered, settings=settings,
-        adjust=_adjust(adata), **cells,
+        t_open=states[calling.SENESCENCE_OPEN].to_numpy(bool), powered=powered, shallow=shallow,
+        settings=settings, adjust=_adjust(adata), **cells,
     )  # fmt: skip
 
 

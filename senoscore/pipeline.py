@@ -811,7 +811,7 @@ def _call(run: _Run) -> None:
     score, z = _joined(parts, "score"), _joined(parts, "z")
     names = list(state.prepared.signatures)
     n = len(state.cells)
-    able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), bool)
+    able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), np.uint8)
     calibration, pooled = pd.DataFrame(), pd.DataFrame()
     calibrated = told = None
     if "histogram" in parts[0]:
@@ -949,7 +949,7 @@ def _audit(
     state: _Scoring,
     evidence: Evidence,
     tables: calling.Tables,
-    able: NDArray[np.bool_],
+    able: NDArray[np.uint8],
     frozen: Any,
 ) -> pd.DataFrame:
     """How well RNA says what the antibodies say; calls from RNA alone are made for it."""
@@ -972,14 +972,15 @@ def _able(
     histogram: NDArray[np.int64],
     score: NDArray[np.float64],
     z: NDArray[np.float64],
-) -> NDArray[np.bool_]:
+) -> NDArray[np.uint8]:
     from senoscore import power
 
     return power.powered(
         state.prepared.voting, score=score, z=z, centres=plan.centres, histogram=histogram,
         codes=state.codes, strata=state.strata, totals=state.totals, sums=state.sums,
         n_cells=state.n_cells, kind=state.kind, level=run.settings.call.fdr,
-        on_cp10k=run.settings.call.on_cp10k, share=run.settings.call.power, threads=run.threads,
+        on_cp10k=run.settings.call.on_cp10k, share=run.settings.call.power,
+        shallow=run.settings.call.shallow, threads=run.threads,
     )  # fmt: skip
 
 
@@ -998,7 +999,7 @@ def _same_reference(
 
 
 def _calls(
-    run: _Run, state: _Scoring, tables: Any, able: NDArray[np.bool_], recorder: Any
+    run: _Run, state: _Scoring, tables: Any, able: NDArray[np.uint8], recorder: Any
 ) -> pd.DataFrame:
     from senoscore import calling, scoring
 

@@ -24,6 +24,7 @@ from senoscore.kernels.passes import (
     Z_MIN,
 )
 from senoscore.kernels.tails import critical_bins
+from senoscore.keys import SEEN, SHALLOW, UNSEEN
 from senoscore.null import VotingGenes, over_threads
 
 _MAX_COUNT = 200
@@ -76,9 +77,14 @@ def powered(
     level: float,
     on_cp10k: float,
     share: float = 0.5,
+    shallow: float = 0.0,
     threads: int = 1,
-) -> NDArray[np.bool_]:
+) -> NDArray[np.uint8]:
     """Lineages × strata × signatures: whether the programme, switched on, would be seen.
+
+    `keys.UNSEEN`, `SEEN`, or `SHALLOW`: seen, but the stratum's median total is less than `shallow` times
+    that of its lineage. Calls are made at levels that the cells of all depths share; a carrier that
+    is shallower than most reaches them less often.
 
     `level` is the p a call needs at least; `on_cp10k` the expression of a marker that is on (2 is
     about what PDCD1 or KLRG1 has in the T cells that carry it). `share` of such cells have to reach
@@ -89,18 +95,21 @@ def powered(
     """
     n_codes, n_signatures, n_strata, bins = histogram.shape
     assert bins == N_BINS
-    able = np.zeros((n_codes, n_strata, n_signatures), bool)
+    able = np.zeros((n_codes, n_strata, n_signatures), np.uint8)
     critical = critical_z(histogram, level)
     if kind != COUNTS:
         for code, stratum in np.unique(np.stack([codes, strata])[:, strata >= 0], axis=1).T:
             if code >= 0:
-                able[code, stratum] = np.isfinite(critical[code, :, stratum])
+                able[code, stratum] = np.where(
+                    np.isfinite(critical[code, :, stratum]), SEEN, UNSEEN
+                )
         return able
     # cells of each lineage and stratum, in one sorting
     known = (codes >= 0) & (strata >= 0)
     group = np.where(known, codes * n_strata + strata, -1)
     order = np.argsort(group, kind="stable")
     ends = np.searchsorted(group[order], np.arange(n_codes * n_strata + 1))
+    typical = _medians_of(totals, np.where(known, codes, -1), n_codes)
 
     def one(task: tuple[int, NDArray[np.int64]]) -> None:
         g, cells = task
@@ -109,6 +118,7 @@ def powered(
         if not len(reachable):
             return
         total = float(np.median(totals[cells]))
+        worth = SHALLOW if total < shallow * typical[code] else SEEN
         own_z = np.ascontiguousarray(z[np.ix_(cells, reachable)].T)
         with np.errstate(invalid="ignore", divide="ignore"):
             sd = score[np.ix_(cells, reachable)].T / (own_z + centres[code, reachable, :1])
@@ -131,11 +141,22 @@ def powered(
             gain = float(np.sum(weights * np.where(up, on - mean, -mean))) / unit[k]
             spread = float(np.sqrt(np.sum(weights**2 * np.where(up, noise, 0.0)))) / unit[k]
             reached = middle[k] + gain + float(ndtri(1 - share)) * spread
-            able[code, stratum, reachable[k]] = reached >= critical[code, reachable[k], stratum]
+            if reached >= critical[code, reachable[k], stratum]:
+                able[code, stratum, reachable[k]] = worth
 
     tasks = [(g, order[a:b]) for g, (a, b) in enumerate(pairwise(ends)) if b > a]
     over_threads(one, tasks, threads)
     return able
+
+
+def _medians_of(
+    values: NDArray[np.float64], codes: NDArray[np.int64], n_codes: int
+) -> NDArray[np.float64]:
+    """Median of the values of each code, NaN for none."""
+    out = np.full(n_codes, np.nan)
+    for code in np.unique(codes[codes >= 0]).tolist():
+        out[code] = np.median(values[codes == code])
+    return out
 
 
 def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:

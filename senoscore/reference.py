@@ -56,7 +56,7 @@ from senoscore.null import (
 )
 from senoscore.signatures import Signature, SignatureGene, SignatureSet
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 # scales whose values mean the same in any data set: all counts do, logs only with the same base
 COUNT_SCALES: Final = ("counts", "fractional_counts")
 SCALES: Final = (*COUNT_SCALES, "log1p", "log2", "log_other")
@@ -115,7 +115,7 @@ class Reference:
     lowest: NDArray[np.float64]
     limits: tuple[NDArray[np.float64], ...]
     histogram: NDArray[np.int64]
-    able: NDArray[np.bool_]
+    able: NDArray[np.uint8]
     cells: Mapping[tuple[str, str], Curve]
     steps: Mapping[str, Curve]
     about: Mapping[str, Any]
@@ -282,7 +282,7 @@ class Reference:
         usable = np.zeros(shape, bool)
         centres = np.zeros((*shape, self.n_null + 1))
         histogram = np.zeros((*shape, self.n_strata, N_BINS), np.int64)
-        able = np.zeros((len(lineages), self.n_strata, len(signatures)), bool)
+        able = np.zeros((len(lineages), self.n_strata, len(signatures)), np.uint8)
         reasons: dict[tuple[str, str], str] = {}
         rows, tables = [], []
         drawn = {}
@@ -362,7 +362,7 @@ class Fitted:
     reference: Reference
     plan: Plan
     histogram: NDArray[np.int64]
-    able: NDArray[np.bool_]
+    able: NDArray[np.uint8]
     coverage: pd.DataFrame
     drawn: Mapping[tuple[int, int], tuple[VotingGenes, NDArray[np.int64]]]
 
@@ -542,7 +542,7 @@ def build(
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
     histogram: NDArray[np.int64],
-    able: NDArray[np.bool_],
+    able: NDArray[np.uint8],
     pvalue: NDArray[np.float64],
     padj: NDArray[np.float64],
     steps: Mapping[str, Curve],
@@ -714,7 +714,7 @@ def _pack(ref: Reference) -> dict[str, NDArray[Any]]:
         # nearly all steps are 1: the bins that are filled lie together
         "null_step": _narrow(np.diff(filled, prepend=0)),
         "null_count": _narrow(ref.histogram.ravel()[filled]),
-        "able": np.packbits(ref.able),
+        "able": np.asarray(ref.able, np.uint8).ravel(),
         "curve_size": np.asarray([len(c.p) for c in curves], np.uint32),
         "curve_factor": np.asarray([c.factor for c in curves], np.float64),
         "curve_p": np.concatenate([np.zeros(0), *(c.p for c in curves)]),
@@ -758,8 +758,8 @@ def _unpack(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Refe
     histogram = np.zeros(shape, np.int64)
     _require(not len(filled) or int(filled[-1]) < histogram.size, "a null of another size")
     histogram.ravel()[filled] = arrays["null_count"]
-    bits = len(lineages) * n_strata * len(signatures)
-    able = np.unpackbits(arrays["able"], count=bits).astype(bool)
+    able = np.asarray(arrays["able"], np.uint8)
+    _require(len(able) == len(lineages) * n_strata * len(signatures), "a power of another size")
     limits = np.split(
         np.asarray(arrays["limit"], np.float64),
         np.cumsum(arrays["limit_size"], dtype=np.int64)[:-1],

@@ -329,11 +329,15 @@ class Matched:
 
 
 def powered_cells(
-    able: NDArray[np.bool_], codes: NDArray[np.int64], strata: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Cells × signatures from lineages × strata × signatures: could the cell have been called."""
-    known = (codes >= 0) & (strata >= 0)
-    return able[np.maximum(codes, 0), np.maximum(strata, 0)] & known[:, None]
+    able: NDArray[np.uint8], codes: NDArray[np.int64], strata: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Cells × signatures from lineages × strata × signatures: could the cell have been called.
+
+    The values are those of `power.powered`.
+    """
+    told = able[np.maximum(codes, 0), np.maximum(strata, 0)]
+    told[(codes < 0) | (strata < 0)] = 0
+    return told
 
 
 def finish(
@@ -627,7 +631,7 @@ def score_against(
     min_coverage: float,
     threads: int = 1,
     block_size: int = 2048,
-) -> tuple[Matched, NDArray[np.bool_], dict[str, Any]]:
+) -> tuple[Matched, NDArray[np.uint8], dict[str, Any]]:
     """Scores of all cells against a frozen run, what is powered, and what to tell of the reference."""
     from senoscore import streaming
 
@@ -741,7 +745,7 @@ class Passes:
     strata: NDArray[np.int64]
     plan: Plan
     scored: Scored
-    able: NDArray[np.bool_]
+    able: NDArray[np.uint8]
 
 
 def two_passes(
@@ -797,13 +801,14 @@ def two_passes(
         level=CallSettings.fdr,
         on_cp10k=CallSettings.on_cp10k,
         share=CallSettings.power,
+        shallow=CallSettings.shallow,
     )
     return Passes(kind, first, totals, strata, plan, scored, able)
 
 
 def score_matched(
     source: Any, data: Any, prepared: Prepared, codes: NDArray[np.int64], **how: Any
-) -> tuple[Matched, NDArray[np.bool_]]:
+) -> tuple[Matched, NDArray[np.uint8]]:
     """Calibrated scores of all cells, and whether each programme would have been seen in each."""
     made = two_passes(source, data, prepared, codes, **how)
     scored = made.scored

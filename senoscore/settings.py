@@ -80,18 +80,21 @@ class ScoreSettings:
 class CallSettings:
     """When a score becomes a call. `senoscore.calling.rule_text` prints the rule with these numbers.
 
-    fdr, support_fdr, doubt_fdr are rates of false discovery; arm_p, support_p, doubt_p, lean_p are
-    p-values of one cell; kept_naive_z is a z; power is a probability. No call depends on smooth.
+    fdr, support_fdr, doubt_fdr are rates of false discovery; arm_p, part_p, doubt_p, lean_p, naive_p are
+    p-values of one cell; kept_naive_z is a z; power is a probability; shallow is a share of the
+    median counts of a lineage. No call depends on smooth.
     """
 
     fdr: float = 0.05
     support_fdr: float = 0.05
     doubt_fdr: float = 0.5
     arm_p: float = 0.05
-    support_p: float = 0.1
+    part_p: float = 0.2
     doubt_p: float = 0.25
     lean_p: float = 0.5
     kept_naive_z: float = -1.0
+    naive_p: float = 0.1
+    shallow: float = 0.67
     on_cp10k: float = 2.0
     protein: ProteinUse = "auto"
     power: float = 0.5

@@ -24,10 +24,11 @@ NAMES = (
     "macrophage_senescence", "dc_senescence", "other_senescence", "nk_senescence",
     "neutrophil_senescence", "core_senescence", "stemness_loss", "conf_monocyte_ambient",
     "conf_nk_contamination", "conf_nk_cd56bright", "conf_cmv_adaptive_nk", "macrophage_arm_cd38",
-    "macrophage_arm_sasp", "other_arm_p53", "sasp_core",
+    "macrophage_arm_sasp", "other_arm_p53", "sasp_core", "conf_naive",
 )  # fmt: skip
 SENESCENT = {
     "t_discriminating_senescence_only": 1e-6, "t_arm_phenotype": 1e-5, "t_arm_arrest": 1e-6,
+    "conf_temra_effector": 1e-3,
 }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_a_candidate_but_for_depth_is_not_ruled_out(
 
 
 def test_the_surface_phenotype_alone_is_never_senescent() -> None:
-    phenotype = {"t_discriminating_senescence_only": 1e-8, "t_arm_phenotype": 1e-8}
+    phenotype = SENESCENT | {"t_arm_phenotype": 1e-8, "t_arm_arrest": 0.5}
     assert state(phenotype) == "senescent_like"
     assert state(phenotype | {"conf_temra_effector": 1e-9}) == "senescent_like"
 
@@ -237,11 +238,101 @@ def test_rna_of_another_cell_is_no_evidence_of_senescence(programme: str) -> Non
 
 
 def test_support_in_doubt_is_not_ruled_out() -> None:
-    arms = dict.fromkeys(calling.SUPPORT_ARMS.values(), 0.2)
-    assert 0.1 < chi2.sf(-2 * np.log([0.2] * 3).sum(), 6) < 0.25
+    arms = dict.fromkeys(calling.SUPPORT_ARMS.values(), 0.3)
+    assert 0.25 < chi2.sf(-2 * np.log([0.3] * 3).sum(), 6) < 0.5
     assert state(SENESCENT | arms) == "indeterminate"
-    assert state(SENESCENT | arms, settings=CallSettings(doubt_p=0.1)) == "senescent_like"
+    assert state(SENESCENT | arms, settings=CallSettings(lean_p=0.25)) == "senescent_like"
     assert state(SENESCENT | dict.fromkeys(arms, 0.6)) == "senescent_like"
+
+
+def test_both_parts_of_the_evidence_must_show() -> None:
+    """The axis is their sum: one of them alone, however strong, is not senescence."""
+    assert state(SENESCENT | {"t_arm_phenotype": 0.15}) == "senescent"
+    assert state(SENESCENT | {"t_arm_phenotype": 0.25}) != "senescent"
+    arrested = {"t_arm_arrest": 0.04, "t_arm_tcr_loss": 0.5, "t_arm_sasp": 0.5}
+    assert chi2.sf(-2 * np.log([0.04, 0.5, 0.5]).sum(), 6) < 0.2
+    many = [SENESCENT | arrested] + [SENESCENT] * 20
+    assert states(many)["t_state"].iloc[0] == "senescent"
+    weak = dict.fromkeys(calling.SUPPORT_ARMS.values(), 0.25)
+    assert states([SENESCENT | weak] + [SENESCENT] * 20)["t_state"].iloc[0] == "indeterminate"
+
+
+def test_a_naive_cell_in_the_same_droplet_leaves_senescence_open() -> None:
+    """Of a naive and a senescent cell together the sum looks senescent; CCR7 and LEF1 tell."""
+    found = states([SENESCENT | {"conf_naive": 0.08}])
+    assert found["t_state"].tolist() == ["indeterminate"]
+    assert "naive" in found["t_state_rule"].iloc[0]
+    assert state(SENESCENT | {"conf_naive": 0.12}) == "senescent"
+    # exhausted cells keep or regain some of these genes: nothing is asked of them
+    assert state(SENESCENT | {"conf_naive": 0.01, "t_axis_exhaustion": 1e-6}) == "exhausted"
+
+
+def test_senescence_is_asked_for_a_trace_of_an_effector() -> None:
+    """In few counts a naive cell shows nothing of what it is; neither does it show cytotoxic genes."""
+    nothing = SENESCENT | {"conf_temra_effector": 0.5}
+    assert state(nothing) == "indeterminate"
+    assert "effector" in states([nothing])["t_state_rule"].iloc[0]
+    assert state(nothing | {"stemness_loss": 0.01}) == "senescent"
+    assert state(nothing | {"conf_temra_effector": 0.2}) == "senescent"
+
+
+@pytest.mark.parametrize("phase", ["conf_proliferation_s", "conf_proliferation_g2m"])
+def test_a_cycle_that_is_not_ruled_out_leaves_senescence_open(phase: str) -> None:
+    assert state(SENESCENT | {phase: 0.2}) == "indeterminate"
+    assert state(SENESCENT | {phase: 0.3}) == "senescent"
+    assert state(SENESCENT | {phase: 0.2, "t_axis_exhaustion": 1e-6}) == "exhausted"
+
+
+@pytest.mark.parametrize("second", ["t_discriminating_senescence_only", "t_axis_exhaustion"])
+def test_a_selected_cell_has_its_other_axis_tested_at_its_own_level(second: str) -> None:
+    """Benjamini & Bogomolov: of m cells r were selected, a second axis is tested at q r / m."""
+    first = {"t_axis_exhaustion": 1e-6}
+    if second == "t_axis_exhaustion":
+        first = SENESCENT
+    cell = SENESCENT | {"t_axis_exhaustion": 1e-6, second: 0.02}
+    for selected, expected in ((10, "both"), (7, next(iter(set(states([first])["t_state"]))))):
+        cells = [cell] + [first] * (selected - 1) + [{}] * (20 - selected)
+        made = tables(cells)
+        made.padj[second] = np.minimum(20 * made.pvalue[second], 1.0)
+        made.padj.iloc[0, list(NAMES).index(second)] = 0.4
+        found = states(cells, made=made)["t_state"].iloc[0]
+        assert (0.02 * 20 / selected <= 0.05) == (expected == "both")
+        assert found == expected
+
+
+@pytest.mark.parametrize("axis", ["t_axis_exhaustion", "t_discriminating_senescence_only"])
+def test_a_shallow_cell_needs_more_to_be_ruled_out(axis: str) -> None:
+    """What an adjusted p-value says was learnt from deeper cells."""
+    made = tables([{axis: 0.2, "t_arm_phenotype": 0.4}])
+    made.padj.loc[:, axis] = 0.9
+    assert state({}, made=made) == "neither"
+    assert state({}, made=made, shallow=np.ones(1, bool)) == "indeterminate"
+    made.pvalue.loc[:, axis] = 0.3
+    assert state({}, made=made, shallow=np.ones(1, bool)) == "neither"
+
+
+def test_shallow_cells_of_other_lineages_need_more_to_be_ruled_out() -> None:
+    made = tables([{"b_senescence": 0.2}])
+    made.padj["b_senescence"] = 0.9
+    options: dict[str, object] = {
+        "lineage": np.array(["B"], dtype=object),
+        "t_state": pd.Series(pd.Categorical([None], categories=list(keys.T_STATES))),
+        "qc_pass": np.ones(1, bool), "doublet": np.zeros(1, bool), "powered": np.ones(1, bool),
+        "settings": CallSettings(),
+    }  # fmt: skip
+    for shallow, expected in ((False, "not_senescent"), (True, "indeterminate")):
+        found = calling.senescence_calls(made, shallow=np.array([shallow]), **options)  # type: ignore[arg-type]
+        assert found["senescence_call"].tolist() == [expected]
+
+
+def test_between_two_states_a_cell_is_indeterminate() -> None:
+    """Half its molecules gone, an exhausted cell must not turn into a TEMRA cell."""
+    phenotype = {"t_arm_phenotype": 1e-6}
+    assert state(phenotype) == "senescent_like"
+    assert state(phenotype | {"t_axis_exhaustion": 0.2}) == "indeterminate"
+    near = phenotype | {"t_discriminating_senescence_only": 0.2}
+    assert state(near) == "senescent_like"
+    assert state(near | {"t_arm_arrest": 0.01}) == "indeterminate"
 
 
 def test_every_threshold_of_the_rule_decides_something() -> None:
@@ -255,14 +346,14 @@ def test_every_threshold_of_the_rule_decides_something() -> None:
     base = CallSettings()
     usual = states(cells, settings=base)["t_state"]
     changes: dict[str, float] = {
-        "fdr": 0.01, "support_fdr": 0.001, "doubt_fdr": 0.1, "arm_p": 0.01, "support_p": 0.01,
-        "doubt_p": 0.1, "lean_p": 0.3, "kept_naive_z": 0.5,
+        "fdr": 0.01, "support_fdr": 0.001, "doubt_fdr": 0.1, "arm_p": 0.01, "part_p": 0.01,
+        "doubt_p": 0.1, "lean_p": 0.3, "kept_naive_z": 0.5, "naive_p": 0.5,
     }  # fmt: skip
     for name, value in changes.items():
         changed = states(cells, settings=replace(base, **{name: value}))["t_state"]
         assert (changed != usual).any(), name
-    # two decide in `power.powered`, and of smoothing no call is made
-    elsewhere = {"on_cp10k", "power", "protein", "smooth", "smooth_neighbors"}
+    # three decide in `power.powered`, and of smoothing no call is made
+    elsewhere = {"on_cp10k", "power", "shallow", "protein", "smooth", "smooth_neighbors"}
     assert {*changes, *elsewhere} == {f.name for f in fields(CallSettings)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from senoscore import power
+from senoscore import keys, power
 from senoscore.kernels.passes import BINS_PER_Z, COUNTS, N_BINS, Z_MIN
 from senoscore.null import VotingGenes
 
@@ -53,3 +53,21 @@ def test_the_share_is_that_of_cells_that_reach_the_critical_z() -> None:
         reached = float((drawn >= 1.645).mean())
         if abs(reached - 0.5) > 0.1:  # the normal approximation
             assert able(2000.0, 0.5, n) == (reached > 0.5)
+
+
+def test_strata_well_below_the_median_are_told_apart() -> None:
+    """Two strata of one lineage, and a second lineage that is shallow as a whole."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(400, 1))
+    edges = Z_MIN + np.arange(N_BINS + 1) / BINS_PER_Z
+    null = np.histogram(rng.normal(size=200_000), edges)[0]
+    codes = np.repeat([0, 0, 1], [100, 200, 100])
+    strata = np.repeat([0, 1, 0], [100, 200, 100])
+    found = power.powered(
+        [VotingGenes("s", np.arange(20), np.ones(20), ("g",) * 20)], score=z * 2.0, z=z,
+        centres=np.zeros((2, 1, 1)), histogram=np.broadcast_to(null, (2, 1, 2, N_BINS)).copy(),
+        codes=codes, strata=strata, totals=np.repeat([2000.0, 4000.0, 2000.0], [100, 200, 100]),
+        sums=np.zeros((2, 20), np.int64), n_cells=np.array([300, 100]), kind=COUNTS, level=0.05,
+        on_cp10k=2.0, share=0.5, shallow=0.6,
+    )  # fmt: skip
+    assert found[:, :, 0].tolist() == [[keys.SHALLOW, keys.SEEN], [keys.SEEN, keys.UNSEEN]]

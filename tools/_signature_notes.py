@@ -166,6 +166,24 @@ ARMS: dict[str, dict[str, tuple[str, float, bool, str, str]]] = {
         "TNF": ("0", 0, False, "", _ACTIVATION),
         "IL21": ("0", 0, False, "", f"{_ACTIVATION}; Tfh cytokine"),
     },
+    # what only naive and central memory cells have: evidence against senescence in the same droplet.
+    # TCF7 and SELL count half, for progenitors and memory cells have them as well
+    "conf_naive": {
+        **dict.fromkeys(
+            ("CCR7", "LEF1"),
+            ("+", 1, True, "Zheng 2017; Guo 2018; Zhang 2018", "naive and central memory cells"),
+        ),
+        **dict.fromkeys(
+            ("TCF7", "SELL"),
+            (
+                "+",
+                0.5,
+                True,
+                "Zheng 2017; Guo 2018; Zhang 2018",
+                "also memory cells and progenitors",
+            ),
+        ),
+    },
     # the macrophage set in two arms that answer to different things: CD38 and the enzymes to interferon
     # and NF-kB, the secretome to infection
     "macrophage_arm_cd38": {
