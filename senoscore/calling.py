@@ -34,6 +34,8 @@ SUPPORT_ARMS: Final[Mapping[str, str]] = {
     "TCR-signalling loss": "t_arm_tcr_loss",
     "SASP": "t_arm_sasp",
 }
+# the arms that are not what other cells or an answer to them bring
+INTRINSIC: Final = [k for k, arm in enumerate(SUPPORT_ARMS) if arm != "SASP"]
 # CDKN1A answers to interferon and to the stress of dissociation, cytokines to both: with those
 # programmes on, these arms are no evidence
 EXPLAINED_BY: Final[Mapping[str, tuple[str, ...]]] = {
@@ -336,7 +338,10 @@ def t_states(
     phenotype = (assessed & (phenotype_q <= fdr)) | showing
     support_q, support_p, arm = support_padj(tables, candidate, settings, adjust)
     perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
-    supported = candidate & (support_q <= settings.support_fdr) & ~cycling
+    arms = support_arms(tables, settings)
+    # a secretome alone is activation, infection, or the soup of the droplet (IL6, CXCL8)
+    intrinsic = fisher(arms[INTRINSIC, :]) <= settings.doubt_p
+    supported = candidate & (support_q <= settings.support_fdr) & intrinsic & ~cycling
     senescent = supported & ~perhaps_cycling
     second = np.where(senescent, tables.p(AXIS_SIGNATURES["exhaustion"][0]), np.nan)
     exhausted |= adjust("exhaustion of the senescent", second, scale) <= fdr
@@ -347,8 +352,7 @@ def t_states(
     perhaps_candidate &= assessed & ~naive & (phenotype_p <= settings.lean_p)
     perhaps_showing = perhaps_candidate | (assessed & _near(tables, (PHENOTYPE,), settings))
     perhaps_supported = candidate & (support_p <= settings.lean_p)
-    any_support = fisher(support_arms(tables, settings)) <= settings.doubt_p
-    perhaps_senescent = phenotype & perhaps_candidate & any_support
+    perhaps_senescent = phenotype & perhaps_candidate & (fisher(arms) <= settings.doubt_p)
 
     verdict = _Verdict(is_t, keys.T_STATES)
     put = verdict.put
@@ -604,8 +608,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"Senescent: senescence axis at adjusted p <= {s.fdr:g} (exhausted cells: rule 2), both parts of it "
         f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
         f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
-        f"{s.support_fdr:g}. Beside an interferon or stress response (adjusted p <= {s.fdr:g}) arrest and "
-        "SASP are no support. Against it: a lost stemness at or below z "
+        f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Beside an "
+        f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. Against it: a lost stemness at or below z "
         f"{s.kept_naive_z:g} (the naive programme is kept) rules it out; rules 6 and 7 leave it open.",
         "The axis and the phenotype arm, beside a myeloid or NK programme (adjusted p <= "
         f"{s.fdr:g}), beside a naive programme (p <= {s.naive_p:g}), or with neither effector genes "

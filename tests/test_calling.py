@@ -257,6 +257,13 @@ def test_both_parts_of_the_evidence_must_show() -> None:
     assert states([SENESCENT | weak] + [SENESCENT] * 20)["t_state"].iloc[0] == "indeterminate"
 
 
+def test_a_secretome_alone_is_no_support() -> None:
+    """IL6 and CXCL8 are in the soup of many droplets, and in activated cells."""
+    secretes = {"t_arm_arrest": 0.5, "t_arm_tcr_loss": 0.5, "t_arm_sasp": 1e-6}
+    assert state(SENESCENT | secretes) == "indeterminate"
+    assert state(SENESCENT | secretes | {"t_arm_arrest": 0.05}) == "senescent"
+
+
 def test_a_naive_cell_in_the_same_droplet_leaves_senescence_open() -> None:
     """Of a naive and a senescent cell together the sum looks senescent; CCR7 and LEF1 tell."""
     found = states([SENESCENT | {"conf_naive": 0.08}])

@@ -450,7 +450,7 @@ def test_files_that_are_no_reference_are_refused(folder: Path, tmp_path: Path) -
     with pytest.raises(InputDataError, match="is no reference of senoscore"):
         Reference.read(other)
     newer = _with_meta(good, tmp_path / "newer.npz", format=99)
-    with pytest.raises(InputDataError, match="format 99, this senoscore reads 1"):
+    with pytest.raises(InputDataError, match="format 99, this senoscore reads 2"):
         Reference.read(newer)
     for changed in ({"n_null": 50}, {"n_strata": 10**6}, {"ids": ["A"]}, {"lineages": ["T"]}):
         bad = _with_meta(good, tmp_path / "bad.npz", **changed)
