@@ -17,7 +17,7 @@ from scipy import sparse
 
 from senoscore import calling, keys, models
 from senoscore.annotate import panel_positions, target_positions
-from senoscore.donors import ALL_DONORS, moments, proportion_interval
+from senoscore.donors import ALL_DONORS, moments, moments_of, proportion_interval
 from senoscore.null import benjamini_hochberg
 from senoscore.scoring import KINDS, expression_matrix, refused_scale
 from senoscore.signatures import SignatureSet, read_signatures
@@ -181,14 +181,10 @@ def target_table(
         if not len(own) or not len(chosen):
             continue
         cells = _divide(expression, chosen, called, donor, totals)
-        circular = voters(name, signatures)
-        made: dict[str, list[dict[str, Any]]] = {}
+        genes = list(dict.fromkeys(map(str, own["gene"])))
+        made = _lineage_rows(expression, genes, cells, confidence, voters(name, signatures))
         for target in own.to_dict("records"):
             gene = str(target["gene"])
-            if gene not in made:
-                made[gene] = _gene_rows(
-                    expression, gene, cells, confidence, circular=gene in circular
-                )
             facts = {
                 "lineage": name,
                 **{k: target[k] for k in ("target_id", "strategy", "class", "action", "gene")},
@@ -231,39 +227,88 @@ def _divide(
     return _Cells(expression.log[chosen].tocsc(), linear, code, [str(x) for x in names], n, depth)
 
 
-def _measure(at: int, cells: _Cells) -> _Gene:
-    size = 2 * len(cells.donors)
+def _measure(at: Sequence[int], cells: _Cells) -> list[_Gene]:
+    """Numbers of the genes in these columns."""
+    shape = (len(at), 2, len(cells.donors))
+    rows, every = np.arange(len(cells.code)), np.arange(len(at))
 
-    def column(matrix: sparse.csc_matrix) -> Floats:
-        return np.asarray(matrix[:, [at]].toarray(), np.float64).ravel()
+    def of(matrix: sparse.csc_matrix) -> tuple[NDArray[np.float32], Floats, Floats]:
+        dense = matrix[:, list(at)].toarray()
+        found = moments_of(cells.code, rows, dense, every, shape[1] * shape[2])
+        return dense, found[1], found[2]
 
-    log = column(cells.log)
-    hits = np.bincount(cells.code[log > 0], minlength=size)
-    _, mean, squares = moments(cells.code, log, size)
-    linear = np.full(size, np.nan)
-    if cells.cp10k is not None:
-        linear = moments(cells.code, column(cells.cp10k), size)[1]
-    shape = (2, len(cells.donors))
-    return _Gene(
-        hits.reshape(shape), mean.reshape(shape), squares.reshape(shape), linear.reshape(shape)
+    values, mean, squares = of(cells.log)
+    hits = np.stack(
+        [np.bincount(cells.code[column > 0], minlength=shape[1] * shape[2]) for column in values.T]
     )
+    linear = np.full(mean.shape, np.nan) if cells.cp10k is None else of(cells.cp10k)[1]
+    return [
+        _Gene(*each)
+        for each in zip(
+            *(part.reshape(shape) for part in (hits, mean, squares, linear)), strict=True
+        )
+    ]
 
 
-def _gene_rows(
-    expression: Expression, gene: str, cells: _Cells, confidence: float, *, circular: bool
-) -> list[dict[str, Any]]:
-    """Rows of one gene in one lineage: all donors, then each donor that has a called cell."""
-    notes = ["one of the genes that make this call"] if circular else []
-    if gene in expression.absent:
-        counts = {"n_called": int(cells.n[0].sum()), "n_not_called": int(cells.n[1].sum())}
-        return [{"donor": EVERYONE, **counts, "note": expression.absent[gene]}]
-    data = _measure(expression.columns[gene], cells)
-    rows = [_summary(data, cells, confidence, notes)]
-    if cells.donors != [ALL_DONORS]:
-        rows += [
-            _donor_row(data, cells, d, confidence, notes) for d in np.flatnonzero(cells.n[0] > 0)
-        ]
+def _lineage_rows(
+    expression: Expression,
+    genes: Sequence[str],
+    cells: _Cells,
+    confidence: float,
+    circular: set[str],
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each gene in one lineage: all donors, then each donor that has a called cell."""
+    counts = {"n_called": int(cells.n[0].sum()), "n_not_called": int(cells.n[1].sum())}
+    rows: dict[str, list[dict[str, Any]]] = {
+        gene: [{"donor": EVERYONE, **counts, "note": expression.absent[gene]}]
+        for gene in genes
+        if gene in expression.absent
+    }
+    measured = [gene for gene in genes if gene not in rows]
+    if not measured:
+        return rows
+    data = _measure([expression.columns[gene] for gene in measured], cells)
+    for gene, numbers, fits in zip(measured, data, _fits(data, cells), strict=True):
+        notes = ["one of the genes that make this call"] if gene in circular else []
+        rows[gene] = [_summary(numbers, cells, fits, confidence, notes)]
+        if cells.donors != [ALL_DONORS]:
+            rows[gene] += [
+                _donor_row(numbers, cells, d, confidence, notes)
+                for d in np.flatnonzero(cells.n[0] > 0)
+            ]
     return rows
+
+
+def _fits(data: Sequence[_Gene], cells: _Cells) -> list[dict[str, models.Fit]]:
+    """Each gene's shares and differences over donors; empty where too few donors have both kinds."""
+    both = (cells.n >= MIN_EITHER).all(axis=0)
+    n_both = int(both.sum())
+    if n_both < MIN_DONORS or cells.donors == [ALL_DONORS]:
+        return [{} for _ in data]
+    n = cells.n[:, both]
+    # genes × kinds × donors
+    hits, log, squares = (
+        np.stack([getattr(gene, part) for gene in data])[:, :, both]
+        for part in ("hits", "log", "squares")
+    )
+    share = hits / n
+    # a donor in whom no cell shows the gene is not known to a certainty
+    smooth = (hits + 0.5) / (n + 1)
+    share_var = smooth * (1 - smooth) / n
+    freedom = np.maximum(n - 1, 1).sum(axis=1, keepdims=True)
+    log_var = squares.sum(axis=2, keepdims=True) / freedom / n
+    ones, each = np.ones((n_both, 1)), np.arange(n_both, dtype=np.int64)
+    fits = {
+        # unweighted: the interval is centred on the mean it stands beside
+        f"frac_{side}": models.weighted_fits(share[:, k], np.ones(share[:, k].shape), ones, 0, each)
+        for k, side in enumerate(_SIDES)
+    }
+    for name, values, variance in (
+        ("frac_difference", share[:, 0] - share[:, 1], share_var.sum(axis=1)),
+        ("log_difference", log[:, 0] - log[:, 1], log_var.sum(axis=1)),
+    ):
+        fits[name] = models.fits_of_means(values, variance, ones, 0, each)
+    return [dict(zip(fits, own, strict=True)) for own in zip(*fits.values(), strict=True)]
 
 
 def _deeper(ratio: float) -> list[str]:
@@ -301,43 +346,34 @@ def _donor_row(
     return row
 
 
-def _summary(data: _Gene, cells: _Cells, confidence: float, notes: Sequence[str]) -> dict[str, Any]:
+def _summary(
+    data: _Gene,
+    cells: _Cells,
+    fits: Mapping[str, models.Fit],
+    confidence: float,
+    notes: Sequence[str],
+) -> dict[str, Any]:
     """All donors: over donors where three have both kinds of cells, else over cells."""
     both = (cells.n >= MIN_EITHER).all(axis=0)
-    n_both = int(both.sum())
-    row: dict[str, Any] = {"donor": EVERYONE, "n_donors": n_both}
+    row: dict[str, Any] = {"donor": EVERYONE, "n_donors": int(both.sum())}
     for k, side in enumerate(_SIDES):
         row[f"n_{side}"] = int(cells.n[k].sum())
-    if n_both < MIN_DONORS or cells.donors == [ALL_DONORS]:
+    if not fits:
         return _pooled(row, data, cells, confidence, notes)
-    n, hits = cells.n[:, both], data.hits[:, both]
-    share, log = hits / n, data.log[:, both]
-    # a donor in whom no cell shows the gene is not known to a certainty
-    smooth = (hits + 0.5) / (n + 1)
-    share_var = smooth * (1 - smooth) / n
-    freedom = np.maximum(n - 1, 1)
-    within = data.squares[:, both].sum(axis=1, keepdims=True) / freedom.sum(axis=1, keepdims=True)
-    log_var = within / n
-    ones, each = np.ones((n_both, 1)), np.arange(n_both, dtype=np.int64)
+    share = data.hits[:, both] / cells.n[:, both]
     for k, side in enumerate(_SIDES):
-        # unweighted: the interval is centred on the mean it stands beside
-        fit = models.weighted_fit(share[k], np.ones(n_both), ones, 0, each)
-        low, high = fit.interval(confidence)
+        low, high = fits[f"frac_{side}"].interval(confidence)
         row |= {
             f"frac_{side}": float(share[k].mean()),
             f"frac_{side}_low": max(low, 0.0) if np.isfinite(low) else low,
             f"frac_{side}_high": min(high, 1.0) if np.isfinite(high) else high,
             f"mean_cp10k_{side}": float(data.cp10k[k, both].mean()),
-            f"mean_log_{side}": float(log[k].mean()),
+            f"mean_log_{side}": float(data.log[k, both].mean()),
         }
-    for name, values, variance in (
-        ("frac_difference", share[0] - share[1], share_var.sum(axis=0)),
-        ("log_difference", log[0] - log[1], log_var.sum(axis=0)),
-    ):
-        fit = models.fit_means(values, variance, ones, 0, each)
-        row[name] = fit.effect
-        row[f"{name}_low"], row[f"{name}_high"] = fit.interval(confidence)
-        row["pvalue"] = fit.pvalue
+    for name in ("frac_difference", "log_difference"):
+        row[name] = fits[name].effect
+        row[f"{name}_low"], row[f"{name}_high"] = fits[name].interval(confidence)
+    row["pvalue"] = fits["log_difference"].pvalue
     ratio = float((cells.depth[0, both] - cells.depth[1, both]).mean())
     row["log2_depth_ratio"] = ratio
     row["note"] = "; ".join([*notes, *_deeper(ratio)])
