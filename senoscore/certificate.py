@@ -228,6 +228,7 @@ def certify(
         return pd.DataFrame(columns=list(COLUMNS))
     few = restrict(plan, {name: calling.deciding(name) for name in plan.lineages})
     at = [plan.signatures.index(name) for name in few.signatures]
+    histogram, able = histogram[:, at], able[:, :, at]
     before, own, names = calls.iloc[rows], cells.iloc[rows], cells.index.to_numpy()[rows]
     genes = pd.util.hash_array(np.asarray(gene_ids, dtype=object))
     shallower = [_Shallower.empty(len(rows), len(at)) for _ in DEPTHS]
@@ -243,7 +244,7 @@ def certify(
     tables = []
     for share, scored in zip(DEPTHS, shallower, strict=True):
         after = _judge_thinned(
-            few, thresholds, [voting[k] for k in at], scored, histogram[:, at], able[:, :, at],
+            few, thresholds, [voting[k] for k in at], scored, histogram, able,
             own, codes[rows], sums=sums, n_cells=n_cells, settings=settings,
             arm=None if arm is None else arm.iloc[rows], threads=threads,
         )  # fmt: skip
@@ -338,15 +339,16 @@ def _judge_thinned(
     # below the run's shallowest cell
     own_able[own_able > 0] = keys.SHALLOW
     joined = np.where(inside >= 0, inside, np.where(own >= 0, n_strata + own, -1))
-    everything = np.concatenate([histogram, counted], axis=2)
     seen = np.concatenate([able, own_able], axis=1)[codes, np.maximum(joined, 0)]
     seen[joined < 0] = keys.UNSEEN
 
     def frame(values: NDArray[np.generic]) -> pd.DataFrame:
         return pd.DataFrame(values, index=cells.index, columns=list(plan.signatures))
 
-    pvalue = frame(p_values(z, codes, joined, everything, threads=threads))
-    aligned = frame(align_depth(z, codes, joined, null_medians(everything)))
+    p = p_values(z, codes, inside, histogram, threads=threads)
+    p = np.where(own[:, None] >= 0, p_values(z, codes, own, counted, threads=threads), p)
+    medians = np.concatenate([null_medians(histogram), null_medians(counted)], axis=2)
+    pvalue, aligned = frame(p), frame(align_depth(z, codes, joined, medians))
     lineage = np.asarray(cells[keys.OBS_LINEAGE].astype(object), dtype=object)
     tables = calling.Tables(aligned, pvalue, thresholds.adjusted(pvalue, lineage))
     if arm is not None:

@@ -40,7 +40,7 @@ from senoscore.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from senoscore import calling
+    from senoscore import calling, targets
     from senoscore.citeseq import Evidence
     from senoscore.explain import Judged
     from senoscore.inputs import Input
@@ -806,6 +806,10 @@ def _call(run: _Run) -> None:
 
     hashed = run.hash_source()
     data = run.input()
+    if run.known is not None:
+        _target_expression(
+            run
+        )  # what burden asks of the marker genes: they would lie here till then
     state = run.once("state", lambda: _Scoring(run, data))
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")
@@ -813,6 +817,8 @@ def _call(run: _Run) -> None:
     n = len(state.cells)
     able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), np.uint8)
     calibration, pooled = pd.DataFrame(), pd.DataFrame()
+    plan: Any = None
+    histogram: Any = None
     calibrated = told = None
     if "histogram" in parts[0]:
         histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
@@ -871,11 +877,11 @@ def _call(run: _Run) -> None:
     calls = _calls(run, state, tables, able, frozen or recorder)
     if evidence is not None:
         calls = evidence.tell(calls)
-    certified, certify = pd.DataFrame(columns=list(certificate.COLUMNS)), None
+    certified = pd.DataFrame(columns=list(certificate.COLUMNS))
     if "histogram" in parts[0] and data.scale == "counts":
         fitted = state.fitted
-        certify = run.beside(
-            certificate.certify, plan,
+        certified = certificate.certify(
+            plan,
             calling.thresholds(rna, state.cells, recorder.curves, threads=run.threads)
             if fitted is None
             else fitted.thresholds,
@@ -888,13 +894,20 @@ def _call(run: _Run) -> None:
             arm=evidence.table if evidence is not None and evidence.used else None,
             threads=run.threads,
         )  # fmt: skip
+    if calibrated is not None:
+        calibration = calibrated()
+    # nor are these needed again
+    plan = histogram = calibrated = None
+    run.drop("score", "genes")
+    state.sample = state.sample[:0]
+    parts = [
+        {k: v for k, v in part.items() if k not in _SCORE_ARRAYS and not k.startswith("plan_")}
+        for part in parts
+    ]
+    _give_back_memory()
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
-    if calibrated is not None:
-        calibration = calibrated()
-    if certify is not None:
-        certified = certify()
     adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified
@@ -909,16 +922,11 @@ def _call(run: _Run) -> None:
         adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
             frames["z"][shown], run.source, settings.smooth, state.codes, settings.smooth_neighbors
         )
-    others = {
-        k: _joined(parts, k)
-        for k in parts[0]
-        if k not in _SCORE_ARRAYS and not k.startswith("plan_")
-    }
-    for name, values in others.items():
-        adata.layers[name] = values.astype(np.float32, copy=False)
+    for name in parts[0]:  # another method's scores
+        adata.layers[name] = _joined(parts, name).astype(np.float32, copy=False)
     run.later(write_h5ad, adata, run.path("senoscore.h5ad"))
     run.keep("result", adata)
-    run.drop("score", "state", "genes")
+    run.drop("state")
     for state_name in ("exhausted", "senescent"):
         write_tsv(_t_table(obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
     write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
@@ -1003,16 +1011,18 @@ def _calls(
 ) -> pd.DataFrame:
     from senoscore import calling, scoring
 
+    names = list(state.prepared.signatures)
+    asked = {name for lineage in keys.LINEAGES for name in calling.subject(lineage)}
+    at = [k for k, name in enumerate(names) if name in asked]
     able_cells = pd.DataFrame(
-        scoring.powered_cells(able, state.codes, state.strata),
+        scoring.powered_cells(able[:, :, at], state.codes, state.strata),
         index=state.cells.index,
-        columns=list(state.prepared.signatures),
+        columns=[names[k] for k in at],
     )
     verdicts = calling.verdicts(
         tables, state.cells, able_cells, settings=run.settings.call, adjust=recorder
     )
-    is_t = np.asarray(state.cells[keys.OBS_LINEAGE].astype(object) == "T")
-    axes = calling.t_axes(tables, is_t)
+    axes = calling.t_axes(tables, calling.among(state.cells[keys.OBS_LINEAGE], "T"))
     axes_obs = axes.rename(columns=lambda axis: f"T_{axis}")
     return pd.concat([verdicts, axes_obs], axis=1)
 
@@ -1024,7 +1034,7 @@ def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:
 
 def _storable(obs: pd.DataFrame) -> pd.DataFrame:
     """Columns as h5ad stores them: text as categories, fixed vocabularies with all categories."""
-    obs = obs.copy()
+    obs = obs.copy(deep=False)
     vocabularies = {
         keys.OBS_LINEAGE: keys.LINEAGES,
         keys.OBS_T_STATE: keys.T_STATES,
@@ -1032,9 +1042,8 @@ def _storable(obs: pd.DataFrame) -> pd.DataFrame:
     }
     for column in obs:
         if column in vocabularies:
-            obs[column] = pd.Categorical(
-                np.asarray(obs[column], dtype=object), categories=list(vocabularies[column])
-            )
+            values = obs[column].astype("category").cat.as_unordered()
+            obs[column] = values.cat.set_categories(list(vocabularies[column]))
         elif obs[column].dtype == object:
             values = obs[column].where(obs[column].notna(), None)
             texts = [None if v is None else str(v) for v in values]
@@ -1124,6 +1133,21 @@ def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:
 # burden, report
 
 
+def _target_expression(run: _Run) -> tuple[targets.Expression, NDArray[np.float64]]:
+    """Expression of the targets, and each cell's total; the other marker genes are let go of."""
+    from senoscore import targets
+    from senoscore.signatures import read_targets
+
+    def read() -> tuple[targets.Expression, NDArray[np.float64]]:
+        first = _merged_scan(run)
+        totals = first.metrics[:, 0].copy()
+        return targets.target_expression(first.panel, totals, run.input(), read_targets()), totals
+
+    found = run.once("targets", read)
+    run.drop("scan", "qc")
+    return found
+
+
 def _burden(run: _Run) -> None:
     from anndata import read_h5ad
 
@@ -1154,11 +1178,9 @@ def _burden(run: _Run) -> None:
         min_cells=settings.min_cells, confidence=settings.confidence,
     )  # fmt: skip
     write_tsv(compared, run.path("comparisons.tsv"))
-    known = read_targets()
-    first = _merged_scan(run)
-    totals = first.metrics[:, 0]
+    expression, totals = _target_expression(run)
     found = targets.target_table(
-        targets.target_expression(first.panel, totals, data, known), known,
+        expression, read_targets(),
         lineage=adata.obs[keys.OBS_LINEAGE], call=adata.obs[keys.OBS_SENESCENCE_CALL],
         use=adata.obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
         totals=totals if data.has_counts else None, confidence=settings.confidence,
