@@ -496,16 +496,17 @@ def _qc(run: _Run) -> None:
     )
 
 
-def _merged_scan(run: _Run) -> Scan:
+def _merged_scan(run: _Run, *, sample: bool = True) -> Scan:
+    """What the first pass left; without `sample` no sampled cells, unless they are here already."""
     from senoscore.streaming import Scan
 
     def read() -> Scan:
         merged = None
         for part in run.parts("qc"):
-            scan = Scan(
-                part["metrics"], part["sums"], part["n_cells"],
-                _panel(part), part["sample_rows"], _csr(part, "sample"),
-            )  # fmt: skip
+            rows, cells = part["sample_rows"][:0], sparse.csr_matrix((0, part["sample_shape"][1]))
+            if sample:
+                rows, cells = part["sample_rows"], _csr(part, "sample")
+            scan = Scan(part["metrics"], part["sums"], part["n_cells"], _panel(part), rows, cells)
             merged = scan if merged is None else merged.merge(scan)
         assert merged is not None
         return merged
@@ -1139,7 +1140,7 @@ def _target_expression(run: _Run) -> tuple[targets.Expression, NDArray[np.float6
     from senoscore.signatures import read_targets
 
     def read() -> tuple[targets.Expression, NDArray[np.float64]]:
-        first = _merged_scan(run)
+        first = _merged_scan(run, sample=False)
         totals = first.metrics[:, 0].copy()
         return targets.target_expression(first.panel, totals, run.input(), read_targets()), totals
 
@@ -1148,41 +1149,52 @@ def _target_expression(run: _Run) -> tuple[targets.Expression, NDArray[np.float6
     return found
 
 
-def _burden(run: _Run) -> None:
-    from anndata import read_h5ad
+def _scored(run: _Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """obs and z of the artefact; the other layers are not read."""
+    from anndata.io import read_elem
 
+    from senoscore.io.h5 import safe_h5_open
+
+    if run.known is not None:
+        adata = run.known["result"]
+        return adata.obs, adata.to_df()
+    with safe_h5_open(run.path("senoscore.h5ad")) as file:
+        obs, var, z = (read_elem(file[name]) for name in ("obs", "var", "X"))
+    return obs, pd.DataFrame(z, index=obs.index, columns=var.index)
+
+
+def _burden(run: _Run) -> None:
     from senoscore import compare, donors, targets
     from senoscore.signatures import read_targets
 
     data = run.input()
-    adata = run.once("result", lambda: read_h5ad(run.path("senoscore.h5ad")))
-    z = adata.to_df()
+    expression, totals = _target_expression(run)
+    obs, z = _scored(run)
     column = data.column("donor")
-    donor = donors.donor_names(column, adata.n_obs)
+    donor = donors.donor_names(column, len(obs))
     settings = run.settings.burden
-    everyone = np.full(adata.n_obs, donors.ALL_DONORS, dtype=object)
+    everyone = np.full(len(obs), donors.ALL_DONORS, dtype=object)
     per_donor, per_lineage = (
         donors.burden_table(
-            adata.obs, z, donor=who, min_cells=settings.min_cells, confidence=settings.confidence
+            obs, z, donor=who, min_cells=settings.min_cells, confidence=settings.confidence
         )
         for who in (donor, everyone)
     )
     write_tsv(per_donor, run.path("donors.tsv"))
     write_tsv(per_lineage.drop(columns="donor"), run.path("lineages.tsv"))
     # by place, not by name: names of cells may occur twice
-    others = {c: data.obs[c].array for c in data.obs.columns if c not in adata.obs}
+    others = {c: data.obs[c].array for c in data.obs.columns if c not in obs}
     compared = compare.comparisons(
-        adata.obs.assign(**others), z, donor=None if column is None else donor,
+        obs.assign(**others), z, donor=None if column is None else donor,
         condition=data.facts.condition.value, age=data.facts.age.value,
         reference=settings.reference, covariates=settings.covariates,
         min_cells=settings.min_cells, confidence=settings.confidence,
     )  # fmt: skip
     write_tsv(compared, run.path("comparisons.tsv"))
-    expression, totals = _target_expression(run)
     found = targets.target_table(
         expression, read_targets(),
-        lineage=adata.obs[keys.OBS_LINEAGE], call=adata.obs[keys.OBS_SENESCENCE_CALL],
-        use=adata.obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
+        lineage=obs[keys.OBS_LINEAGE], call=obs[keys.OBS_SENESCENCE_CALL],
+        use=obs[keys.OBS_QC_PASS].to_numpy(bool), donor=donor,
         totals=totals if data.has_counts else None, confidence=settings.confidence,
     )  # fmt: skip
     write_tsv(found, run.path("targets.tsv"))
@@ -1399,7 +1411,7 @@ def read_panel(
     cells × genes, the genes' symbols, and each cell's total.
     """
     run = _Run(Path(directory), "", Settings())
-    scan = _merged_scan(run)
+    scan = _merged_scan(run, sample=False)
     symbols = run.parts("qc")[0]["panel_genes"]
     return scan.panel.columns(), symbols, scan.metrics[:, 0]
 
