@@ -360,7 +360,7 @@ in the column "all cells". A peer that takes over {SLOW} s is measured once.
 
 {"Each stage as a process of its own." if alone else "Inside one run of `analyse`, 2 threads."} The limit:
 inflating every chunk of the matrix with ISA-L in two threads, and nothing else, takes {number(limit)} s;
-`analyse` reads the matrix twice (qc, score).
+`analyse` decodes the matrix in qc, and in score reads what qc kept of it in scratch space.
 
 {table(["stage", "seconds", "of analyse", "x the limit"], passes)}
 
