@@ -98,6 +98,8 @@ PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # column beside the states that `senescence_calls` reads
 SENESCENCE_OPEN: Final = "senescence_open"
+# two lineages' markers in one droplet, and scrublet's prediction where it was asked for
+DOUBLET_FLAGS: Final = ("doublet_mixed_lineage", "predicted_doublet")
 # T subsets whose ordinary programme looks like an arm or an axis
 T_SUBSTATES: Final = ("", "progenitor", "terminal", "sasp_high", "nk_like")
 INNATE_LIKE: Final = "innate_like"
@@ -361,7 +363,7 @@ def t_states(
         for k, name in enumerate(SUPPORT_ARMS)
     ]
     put(~qc_pass, "indeterminate", "failed quality control")
-    put(doublet, "indeterminate", "mixed-lineage doublet")
+    put(doublet, "indeterminate", "doublet, by mixed lineages or as predicted")
     for cells, why in with_arm:
         put(exhausted & cells, "both", f"exhaustion axis (FDR {fdr:g}), {why}")
     put(exhausted & cycling, "exhausted", f"exhaustion axis (FDR {fdr:g}), cycling")
@@ -521,7 +523,7 @@ def senescence_calls(
         weak = "; low-confidence signature" if name in LOW_CONFIDENCE else ""
         outcomes = (
             (~qc_pass, "indeterminate", "failed quality control"),
-            (doublet, "indeterminate", "mixed-lineage doublet"),
+            (doublet, "indeterminate", "doublet, by mixed lineages or as predicted"),
             (np.isnan(q), "indeterminate", f"{signature} not scored"),
             (here & (name in NEVER_CALLED), "indeterminate",
              f"{signature} names functions lost on stimulation: reported, calls nothing{weak}"),
@@ -591,13 +593,13 @@ def rule_text(settings: CallSettings | None = None) -> str:
     Examples
     --------
     >>> print(rule_text().splitlines()[2])
-    1. Failed quality control, or a mixed-lineage doublet: indeterminate.
+    1. Failed quality control, or a doublet (mixed lineages, or predicted): indeterminate.
     """
     s = CallSettings() if settings is None else settings
     near = f"adjusted p <= {s.doubt_fdr:g} and p <= {s.doubt_p:g}"
     arms = ", ".join(SUPPORT_ARMS)
     rules = [
-        "Failed quality control, or a mixed-lineage doublet: indeterminate.",
+        "Failed quality control, or a doublet (mixed lineages, or predicted): indeterminate.",
         f"Exhaustion axis at adjusted p <= {s.fdr:g}, not in regulatory T cells: exhausted, or both if "
         "the cell is senescent by rule 5. A cell with one axis significant is called both if the other "
         f"is at p times m / r <= {s.fdr:g}, where of m cells tested r have an axis significant.",
@@ -687,6 +689,15 @@ def thresholds(
     return Thresholds.of(tables.pvalue, tables.padj, lineage, steps, wanted, threads=threads)
 
 
+def is_doublet(cells: pd.DataFrame) -> NDArray[np.bool_]:
+    """Cells with any of the flags `DOUBLET_FLAGS`; a missing value is no flag."""
+    found = np.zeros(len(cells), bool)
+    for name in DOUBLET_FLAGS:
+        if name in cells:
+            found |= (cells[name] == 1).to_numpy(bool)
+    return found
+
+
 def verdicts(
     tables: Tables,
     cells: pd.DataFrame,
@@ -702,7 +713,7 @@ def verdicts(
     tables
         Scores.
     cells
-        ``lineage``, ``t_subset``, ``qc_pass``, ``doublet_mixed_lineage``.
+        ``lineage``, ``t_subset``, ``qc_pass``, and the flags of `DOUBLET_FLAGS` there are.
     powered
         Cells × signatures: would the programme have been seen at this cell's depth? (`power.powered`)
     settings
@@ -723,7 +734,7 @@ def verdicts(
 
     lineage = cells[keys.OBS_LINEAGE]
     qc_pass = cells[keys.OBS_QC_PASS].to_numpy(bool)
-    doublet = cells["doublet_mixed_lineage"].to_numpy(bool)
+    doublet = is_doublet(cells)
     states = t_states(
         tables,
         lineage=lineage,

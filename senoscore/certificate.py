@@ -221,7 +221,7 @@ def certify(
         ``indeterminate``. ``flipped_to`` names what the flipped calls became, most frequent first;
         ``n_below_range`` counts cells that fell below the run's range of depths.
     """
-    doublet = cells["doublet_mixed_lineage"].to_numpy(bool)[sample_rows]
+    doublet = calling.is_doublet(cells.iloc[sample_rows])
     chosen = np.flatnonzero((strata[sample_rows] >= 0) & ~doublet)
     rows = sample_rows[chosen]
     if not len(rows):

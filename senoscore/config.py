@@ -81,7 +81,10 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             "The same floor for neutrophils, which hold little RNA.",
             {"ge": 0},
         ),
-        "scrublet": ("Also run scrublet per sample; the mixed-lineage check is always on.", {}),
+        "scrublet": (
+            "Also run scrublet per sample, and call no doublet it predicts; the mixed-lineage check is always on.",
+            {},
+        ),
     },
     "annotate": {
         "use_labels": ("Use the author's cell types; false: by marker genes only.", {}),

@@ -100,7 +100,7 @@ _CELL_FACTS: Final = (
     keys.OBS_LINEAGE,
     keys.OBS_T_SUBSET,
     keys.OBS_QC_PASS,
-    "doublet_mixed_lineage",
+    *calling.DOUBLET_FLAGS,
 )
 
 
@@ -179,7 +179,7 @@ def judge(
     ----------
     cells
         ``lineage`` (or the column of groups under that name), ``t_subset``, ``qc_pass``,
-        ``doublet_mixed_lineage``.
+        and the flags of doublets there are (`calling.DOUBLET_FLAGS`).
     plan, voting, histogram, score, z, able, codes, strata
         What both passes left, for all signatures of `plan`.
     keep
@@ -321,12 +321,11 @@ def cell_facts(adata: AnnData, lineage: NDArray[np.object_]) -> pd.DataFrame:
     defaults: dict[str, Any] = {
         keys.OBS_T_SUBSET: np.full(n, None, dtype=object),
         keys.OBS_QC_PASS: np.ones(n, bool),
-        "doublet_mixed_lineage": np.zeros(n, bool),
     }
     known = {
         name: obs[name].astype(values.dtype).to_numpy() if name in obs else values
         for name, values in defaults.items()
-    }
+    } | {name: obs[name].to_numpy() for name in calling.DOUBLET_FLAGS if name in obs}
     return pd.DataFrame({keys.OBS_LINEAGE: lineage, **known}, index=adata.obs_names)
 
 
@@ -923,7 +922,9 @@ def _removals(
     repeated = np.repeat(rows, len(genes_out))
     calls = calling.verdicts(
         calling.Tables(pd.DataFrame(z), pd.DataFrame(p), pd.DataFrame(padj)),
-        judged.cells[list(_CELL_FACTS)].iloc[repeated].reset_index(drop=True),
+        judged.cells[[name for name in _CELL_FACTS if name in judged.cells]]
+        .iloc[repeated]
+        .reset_index(drop=True),
         judged.powered[names].iloc[repeated].reset_index(drop=True),
         settings=judged.settings,
         adjust=judged.thresholds.adjust,

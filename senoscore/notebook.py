@@ -162,7 +162,8 @@ def call(
     """Which T cells are exhausted, senescent or neither, and which cells of any lineage senescent.
 
     Needs `tl.score` (method ``matched``) and the lineages of `pp.lineages`; uses ``qc_pass``,
-    ``doublet_mixed_lineage`` and ``t_subset`` where present.
+    ``doublet_mixed_lineage``, ``predicted_doublet`` (of ``scanpy.pp.scrublet``) and ``t_subset`` where
+    present.
 
     Parameters
     ----------
@@ -773,17 +774,15 @@ def _tables(adata: AnnData) -> Any:
 
 
 def _cells(adata: AnnData) -> dict[str, Any]:
-    n = adata.n_obs
+    from senoscore import calling
 
-    def flag(key: str, *, default: bool) -> NDArray[np.bool_]:
-        if key not in adata.obs:
-            return np.full(n, default)
-        return np.asarray(adata.obs[key].to_numpy(bool))
-
+    known = keys.OBS_QC_PASS in adata.obs
     return {
         "lineage": _texts(adata.obs[keys.OBS_LINEAGE]),
-        "qc_pass": flag(keys.OBS_QC_PASS, default=True),
-        "doublet": flag("doublet_mixed_lineage", default=False),
+        "qc_pass": adata.obs[keys.OBS_QC_PASS].to_numpy(bool)
+        if known
+        else np.ones(adata.n_obs, bool),
+        "doublet": calling.is_doublet(adata.obs),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from senoscore import pipeline
+from senoscore import calling, pipeline
 from senoscore.doublets import scrublet
 from senoscore.errors import InputDataError, SenoscoreWarning
 from senoscore.inputs import read_input
@@ -38,6 +38,25 @@ def test_the_stage_runs_only_where_the_settings_ask_for_it(tmp_path: Path) -> No
     scored = pipeline.analyse(cohort, out=tmp_path / "b", settings={"qc": {"scrublet": True}})
     table = pd.read_csv(tmp_path / "b/stages/doublets.tsv", sep="\t")
     np.testing.assert_allclose(scored.obs["doublet_score"], table["doublet_score"], rtol=1e-6)
+
+
+def test_what_scrublet_predicts_is_not_called(tmp_path: Path) -> None:
+    cohort = simulate(n_cells=1500, n_genes=4000, n_donors=1, seed=2, doublet_fraction=0.1)
+    settings = {"qc": {"scrublet": True}}
+    scored = pipeline.analyse(cohort, out=tmp_path / "a", settings=settings)
+    predicted = scored.obs["predicted_doublet"].to_numpy(bool)
+    only = predicted & ~scored.obs["doublet_mixed_lineage"].to_numpy(bool)
+    assert only.sum() > 5
+    assert set(scored.obs.loc[predicted, "senescence_call"].dropna()) == {"indeterminate"}
+    is_t = (scored.obs["lineage"] == "T").to_numpy()
+    assert set(scored.obs.loc[predicted & is_t, "t_state"]) == {"indeterminate"}
+    passed = scored.obs["qc_pass"].to_numpy(bool)
+    assert set(scored.obs.loc[only & is_t & passed, "t_state_rule"]) == {
+        "doublet, by mixed lineages or as predicted"
+    }
+    assert not calling.is_doublet(scored.obs[[]]).any()
+    with_gap = pd.DataFrame({"predicted_doublet": pd.Series([True, None, False], dtype=object)})
+    assert calling.is_doublet(with_gap).tolist() == [True, False, False]
 
 
 def test_logged_values_are_refused_and_small_samples_are_said() -> None:
