@@ -964,6 +964,7 @@ def _audit(
     """How well RNA says what the antibodies say; calls from RNA alone are made for it."""
     from senoscore import adjust, citeseq
 
+    run.finish()  # the panel may still be being written
     panel, symbols, totals = read_panel(run.directory)
     calls = _calls(run, state, tables, able, frozen or adjust.Recorder())
     return citeseq.audit(

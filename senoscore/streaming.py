@@ -392,9 +392,10 @@ def score(
         cells = slice(block.start, block.start + block.n_obs)
         here = slice(block.start - first, block.start - first + block.n_obs)
         histogram, group_sums = private.get()
+        order = np.argsort(codes[cells] * n_strata + strata[cells])
         score_rows(
             block.indptr, block.indices, block.data, intake.kind, totals[cells], codes[cells],
-            strata[cells], *walk, plan.usable, plan.n_null, plan.centres, scores[here], z[here],
+            strata[cells], order, *walk, plan.usable, plan.n_null, plan.centres, scores[here], z[here],
             histogram, groups[cells], group_sums,
         )  # fmt: skip
 

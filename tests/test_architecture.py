@@ -282,3 +282,20 @@ def test_errors_have_one_root() -> None:
     strays = [e for e in raised if not issubclass(e, SenoscoreError | Warning)]
     assert len(raised) >= 4
     assert strays == []
+
+
+def argsorting_kernels(path: Path) -> list[str]:
+    return [
+        f"{path.name}: {node.name}"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(d, ast.Name) and d.id == "njit" for d in node.decorator_list)
+        and any(isinstance(n, ast.Attribute) and n.attr == "argsort" for n in ast.walk(node))
+    ]
+
+
+def test_no_kernel_argsorts(tmp_path: Path) -> None:
+    """See `kernels._numba`: two cached kernels, one that sorts and one that argsorts, may crash."""
+    assert not [name for path in modules().values() for name in argsorting_kernels(path)]
+    (tmp_path / "x.py").write_text("@njit\ndef f(a):\n    return a.argsort()\n", "utf-8")
+    assert argsorting_kernels(tmp_path / "x.py") == ["x.py: f"]

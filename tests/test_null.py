@@ -74,7 +74,7 @@ def run(
     strata = np.arange(n) % n_strata
     passes.score_rows(
         *parts(matrix), passes.COUNTS, totals, np.zeros(n, np.int64), strata,
-        *passes.make_walk(plan.sets), plan.usable, plan.n_null,
+        np.arange(n), *passes.make_walk(plan.sets), plan.usable, plan.n_null,
         plan.centres, score, z, histogram, np.full(n, -1), np.zeros((0, 0), np.int64),
     )  # fmt: skip
     return score, z, histogram
@@ -247,7 +247,8 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     z1 = out.copy()
     passes.score_rows(
         *parts(matrix), passes.COUNTS, totals, np.zeros(len(z), np.int64),
-        np.zeros(len(z), np.int64), *passes.make_walk(alone.sets), alone.usable, 30, alone.centres, out, z1,
+        np.zeros(len(z), np.int64), np.arange(len(z))[::-1].copy(),
+        *passes.make_walk(alone.sets), alone.usable, 30, alone.centres, out, z1,
         np.zeros((1, 1, 1, passes.N_BINS), np.int64), np.full(len(z), -1),
         np.zeros((0, 0), np.int64),
     )  # fmt: skip

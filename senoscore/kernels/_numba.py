@@ -6,10 +6,12 @@ written to, as on most clusters) in the user's own cache folder. Where none of t
 the kernel is compiled for this process alone, and a full disk or an unreadable cache file costs a
 compilation, never the run.
 
-Two rules for whoever writes a kernel:
+Three rules for whoever writes a kernel:
 
 * A kernel calls only kernels of its own file: numba's cache notices a change in the file of the
   kernel it compiles, not in the files that kernel calls.
+* A kernel does not argsort: numba names that code as it names a sort, and of two kernels loaded from
+  the cache one may then run the other's, to a crash. numpy's argsort outside is as fast.
 * A kernel writes only to rows it was given, and adds up only integers (or sums within a row in an
   order that does not depend on the storage): then no result depends on blocks or threads.
 """

@@ -393,6 +393,7 @@ def score_rows(
     totals: NDArray[np.float64],
     codes: NDArray[np.int64],
     strata: NDArray[np.int64],
+    order: NDArray[np.int64],
     offsets: NDArray[np.uint32],
     sets: NDArray[np.uint32],
     weights: NDArray[np.int32],
@@ -414,6 +415,9 @@ def score_rows(
     totals, codes, strata
         Per row: total of its values, lineage (-1: not scored), depth stratum (-1: scored, but
         not part of the null: the cell failed quality control, or others of its stratum suffice).
+    order
+        The rows in the order to work in. Nothing depends on it but speed: with cells of one lineage
+        and depth one after another, their sets and bins are still in the processor's cache.
     offsets, sets, weights, size, begin
         The fields of `Walk`.
     usable
@@ -438,9 +442,6 @@ def score_rows(
     genes, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(width)
     place = np.empty(width, np.int64)
-    # cells of one lineage and depth one after another: the sets they need and the bins they count
-    # into are then still in the processor's cache
-    order = np.argsort(codes * histogram.shape[2] + strata)
     for i in order:
         code = codes[i]
         if code < 0 or totals[i] <= 0:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from senoscore.errors import InputDataError
 from senoscore.kernels._numba import njit, over_rows
@@ -457,22 +458,6 @@ def _credit(n_higher: int, n_equal: int, n_up: int) -> int:
 
 
 @njit
-def _sort_rows(
-    first_row: int,
-    last_row: int,
-    indptr: NDArray[np.int64],
-    columns: NDArray[np.uint32],
-    data: NDArray[Any],
-) -> None:
-    """Sort each row by column, in place."""
-    for i in range(first_row, last_row):
-        row = slice(indptr[i], indptr[i + 1])
-        order = np.argsort(columns[row])
-        columns[row] = columns[row][order]
-        data[row] = data[row][order]
-
-
-@njit
 def _count_earlier(
     bits: NDArray[Any],
     hits: NDArray[np.int32],
@@ -658,8 +643,12 @@ def aucell(
         # give the columns the names of their places, so that order of columns is order of ties
         place = np.empty(n_vars, dtype=np.uint32)
         place[order] = np.arange(n_vars)
-        columns, values = place[columns], values.copy()
-        over_rows(_sort_rows, pointers, columns, values, threads=threads)
+        renamed = sparse.csr_matrix(
+            (values.copy(), place[columns].astype(np.int32), pointers),
+            shape=(len(pointers) - 1, n_vars),
+        )
+        renamed.sort_indices()
+        columns, values = renamed.indices.astype(np.uint32), renamed.data
         sets = replace(sets, genes=place[sets.genes].astype(np.int64))
     table = membership(sets, n_vars, only_up=True)
     n_found = sets.n_found()[:, 0]

@@ -93,9 +93,7 @@ def read_off(
         if n_cells == 0:
             continue
         if wanted:
-            # p falls from bin to bin of a stratum: from the largest to the smallest of all strata.
-            # (Not by argsort: numba names its code as that of another kernel's sort, and with both
-            # loaded from the cache one may run in place of the other.)
+            # p falls from bin to bin of a stratum: from the largest to the smallest of all strata
             head[:] = 0
             rank = n_cells
             least = np.inf
