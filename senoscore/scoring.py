@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from senoscore.streaming import Scan, Scored
 
 SAMPLE_PER_LINEAGE = 1000
-NULL_CELLS = 2000  # of a lineage x depth stratum
+# of a lineage x depth stratum. With 200 null sets the smallest p is 5e-7, at which Benjamini-Hochberg
+# over a million cells needs ten calls.
+NULL_CELLS = 10_000
 
 KINDS: dict[str, tuple[int, float]] = {
     "counts": (COUNTS, np.e),
@@ -306,7 +308,7 @@ def null_strata(
     """Strata of the cells whose null sets are counted; -1 for the others.
 
     In a lineage x stratum of more than `NULL_CELLS` cells about so many, chosen by a hash of their
-    names: 200 null sets in each of them are a tail down to a p-value of 2.5e-6.
+    names.
     """
     n_strata = int(strata.max(initial=0)) + 1
     place = np.where((codes >= 0) & (strata >= 0), codes * n_strata + strata, -1)
