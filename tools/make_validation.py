@@ -823,7 +823,8 @@ def main() -> None:
     head = (
         "# Validation\n\nMade by `tools/make_validation.py` with senoscore "
         f"{__version__}, Python {platform.python_version()}; nothing was fitted to these cells.\n\n"
-        f"## What was asked, and what was found\n\n{missed} of {len(targets)} are not met.\n\n"
+        f"## What was asked, and what was found\n\n{missed} of {len(targets)} "
+        f"{'is' if missed == 1 else 'are'} not met.\n\n"
         f"{table(targets)}\n"
     )
     text = "\n".join([head, *(part.text for part in found)])
