@@ -175,10 +175,6 @@ def _plan(settings: _Settings) -> _Cohort:
     partner_depth = rna[partner] * scale
     partner_depth *= np.exp(0.38 * rng.standard_normal(n_cells, dtype=np.float32))
     partner_depth[partner < 0] = 0.0
-    # whoever annotates a droplet sees its larger cell
-    swap = partner_depth > depth
-    population[swap], partner[swap] = partner[swap], population[swap]
-    depth[swap], partner_depth[swap] = partner_depth[swap], depth[swap]
     factor = settings.depth_median / float(np.median(depth + partner_depth))
     depth *= factor
     partner_depth *= factor
@@ -700,7 +696,7 @@ def simulate(
     ``true_senescent``
         Whether a senescence programme was planted, in any lineage.
     ``true_doublet``, ``true_low_quality``, ``true_ambient_fraction``
-        What else happened in the droplet. A doublet has the labels of its larger cell.
+        What else happened in the droplet. A doublet has the labels of its first cell.
 
     ``obsm["X_umap"]`` is a layout by kind of cell, computed from the truth: good for pictures, not
     evidence. ``uns["simulation"]`` holds the parameters, donors, populations and planted effects.
