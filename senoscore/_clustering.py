@@ -1,8 +1,9 @@
 """Clusters for files that bring none, so that markers can be read from many cells at a time.
 
 Principal components of the variable genes, exact nearest neighbours, a graph of shared neighbours,
-Leiden. Cells beyond a limit are given to the nearest cluster. The same cells in the same order give
-the same clusters; nothing random is drawn outside igraph's own generator, which is seeded and then
+Leiden. Cells beyond a limit are given to the nearest cluster. Sums and
+communities depend on the order of cells, so they are taken in an order of their own (`order_of`); of
+more than `MAX_CHOOSING` cells, which choose the genes still depends on the file's. Nothing random is drawn outside igraph's own generator, which is seeded and then
 handed back.
 """
 
@@ -12,6 +13,7 @@ import random
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 
 from senoscore.errors import InputDataError
 from senoscore.lineages import marker_genes
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from scipy import sparse
 
     from senoscore.genes import GeneIndex
@@ -102,6 +104,7 @@ def variable_genes(
     source: str | Path | AnnData | RowBlocks,
     data: Matrix,
     *,
+    order: NDArray[np.int64] | None = None,
     threads: int = 1,
     block_size: int = 4096,
 ) -> Variable:
@@ -113,6 +116,8 @@ def variable_genes(
         The file or AnnData behind `data`.
     data
         Its facts, genes and matrix.
+    order
+        All cells in an order that does not depend on the file's, for sums to have the same bits.
     threads
         Threads that read.
     """
@@ -148,8 +153,10 @@ def variable_genes(
             for block in blocks.iter_blocks(block_size=block_size, threads=threads, rows=rows)
         ]
         choosing = sparse.vstack(sampled, format="csr")
-        chosen = np.union1d(choose_variable(choosing, barred=barred), known[known >= 0])
-        if choosing.shape[0] == blocks.n_obs:
+        is_all = choosing.shape[0] == blocks.n_obs
+        summed = choosing[order] if is_all and order is not None else choosing
+        chosen = np.union1d(choose_variable(summed, barred=barred), known[known >= 0])
+        if is_all:
             matrix = choosing[:, chosen]
         else:
             matrix = sparse.vstack(
@@ -260,8 +267,16 @@ def leiden(neighbours: NDArray[np.int64], resolution: float) -> NDArray[np.int64
     return rank[labels]
 
 
+def order_of(names: ArrayLike) -> NDArray[np.int64]:
+    """Cells by a hash of their names: the same order, however the file has them."""
+    return np.argsort(pd.util.hash_array(np.asarray(names, dtype=object)), kind="stable")
+
+
 def cluster_cells(
-    variable: Variable | sparse.csr_matrix, *, resolution: float = 1.0
+    variable: Variable | sparse.csr_matrix,
+    *,
+    order: NDArray[np.int64] | None = None,
+    resolution: float = 1.0,
 ) -> NDArray[np.int64]:
     """Cluster cells by the expression of their variable genes.
 
@@ -269,6 +284,8 @@ def cluster_cells(
     ----------
     variable
         From :func:`variable_genes`, or cells x genes of logged expression.
+    order
+        The cells in the order to take them (:func:`order_of`): communities depend on it.
     resolution
         Higher gives more and smaller clusters. Lineages need no fine clusters, but a cluster
         that spans two lineages is ambiguous.
@@ -279,6 +296,10 @@ def cluster_cells(
     """
     matrix = variable.matrix if isinstance(variable, Variable) else variable.tocsr()
     n = matrix.shape[0]
+    if order is not None:
+        labels = np.empty(n, dtype=np.int64)
+        labels[order] = cluster_cells(matrix[order], resolution=resolution)
+        return labels
     if n < 3 or matrix.shape[1] < 2:
         return np.zeros(n, dtype=np.int64)
     rows = np.arange(n)

@@ -214,10 +214,12 @@ def by_markers(
     clusters = data.column("cluster")
     totals = found.metrics[:, 0]
     if clusters is None:
-        variable = markers.variable_genes(source, data, threads=threads)
-        clusters = pd.Series(
-            markers.cluster_cells(variable, resolution=settings.resolution), index=data.obs.index
+        order = markers.order_of(data.obs.index)
+        variable = markers.variable_genes(source, data, order=order, threads=threads)
+        found_clusters = markers.cluster_cells(
+            variable, order=order, resolution=settings.resolution
         )
+        clusters = pd.Series(found_clusters, index=data.obs.index)
     return markers.score_clusters(
         expression_matrix(found.panel.columns(), totals, data.scale),
         symbols,

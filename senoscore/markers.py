@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from senoscore._clustering import cluster_cells, variable_genes
+from senoscore._clustering import cluster_cells, order_of, variable_genes
 from senoscore.keys import LINEAGES
 from senoscore.lineages import T_GENES, Marker, label_codes, marker_genes, per_cell, read_markers
 
@@ -28,6 +28,7 @@ __all__ = [
     "exclusive_pairs",
     "marker_evidence",
     "marker_genes",
+    "order_of",
     "score_clusters",
     "t_subsets",
     "variable_genes",

@@ -377,6 +377,24 @@ def test_planted_groups_are_found_and_numbered_by_size() -> None:
     assert (table.to_numpy() == np.diag([100, 70, 30])).all()
 
 
+def test_clusters_do_not_depend_on_the_order_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise has no communities, so that what is found is the order's doing."""
+    rng = np.random.default_rng(0)
+    cells = sparse.csr_matrix(np.log1p(rng.poisson(0.5, (300, 90))))
+    names = np.array([f"cell {k}" for k in range(300)], dtype=object)
+    shuffled = rng.permutation(300)
+    for limit in (20_000, 200):
+        monkeypatch.setattr(_clustering, "MAX_GRAPH", limit)
+        one, two = (
+            markers.cluster_cells(cells[rows], order=markers.order_of(names[rows]))
+            for rows in (np.arange(300), shuffled)
+        )
+        np.testing.assert_array_equal(two, one[shuffled])
+        assert (
+            markers.cluster_cells(cells[shuffled]) != markers.cluster_cells(cells)[shuffled]
+        ).any()
+
+
 def test_cells_beyond_the_graph_join_the_nearest_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     cells, group = planted(900)
     monkeypatch.setattr(_clustering, "MAX_GRAPH", 300)
