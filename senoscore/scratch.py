@@ -24,6 +24,7 @@ from senoscore.io._canonical import cut_block
 from senoscore.io._rows import UnitRows, _Pool
 from senoscore.io.blocks import CsrBlock, RowBlocks
 from senoscore.kernels.pack import pack_rows, unpack_rows
+from senoscore.streaming import compact
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Kept(UnitRows):
         # room for all; what is not written to costs nothing
         far, rest = np.empty(n + 1, np.int32), np.empty(n + 1, block.data.dtype)
         n_far, n_rest = pack_rows(block.indptr, block.indices, block.data, codes, place, far, rest)
-        parts = [codes, _narrow(far[:n_far]), _narrow(rest[:n_rest])]
+        parts = [codes, compact(far[:n_far]), compact(rest[:n_rest])]
         far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
         self._stored.append(_Unit(block.start, block.indptr, self._end, far_kind, rest_kind))
         if self._file is None:
@@ -197,14 +198,3 @@ class Kept(UnitRows):
                 raise OSError("the scratch file is shorter than what was written to it")
             view = view[n:]
         return raw
-
-
-def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in one or two bytes each, where that holds them."""
-    if values.size and values.min() >= 0:
-        largest = values.max()
-        for kind in (np.uint8, np.uint16):
-            if largest <= np.iinfo(kind).max:
-                small = values.astype(kind)
-                return small if values.dtype.kind in "iu" or (small == values).all() else values
-    return values
