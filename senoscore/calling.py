@@ -249,30 +249,28 @@ def support_arms(tables: Tables, settings: CallSettings) -> NDArray[np.float64]:
 
 
 def support_padj(
-    tables: Tables,
+    arms: NDArray[np.float64],
     candidates: NDArray[np.bool_],
     settings: CallSettings,
     adjust: Adjust = adjust_among,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Evidence of the support arms among the candidates.
 
-    Fisher's combination of the p-values of the arms that nothing else explains (they share no
-    gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
+    Fisher's combination of the p-values of the arms that nothing else explains (`support_arms`; they
+    share no gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
     Returns padj, p, and the place of the strongest arm in `SUPPORT_ARMS` (-1 for none).
     """
-    n = len(candidates)
-    p = support_arms(tables, settings)
-    p[:, ~candidates] = np.nan
-    combined = fisher(p)
+    combined = np.full(len(candidates), np.nan)
+    combined[candidates] = fisher(arms[:, candidates])
     known = ~np.isnan(combined)
-    arms = np.full(n, -1)
+    strongest = np.full(len(candidates), -1)
     if known.any():
-        arms[known] = np.nanargmin(p[:, known], axis=0)
+        strongest[known] = np.nanargmin(arms[:, known], axis=0)
     q = adjust("support", combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
     q[combined > settings.part_p] = 1.0
-    return q, combined, arms
+    return q, combined, strongest
 
 
 def t_states(
@@ -338,9 +336,9 @@ def t_states(
     no_effector = (tables.p(EFFECTOR) > settings.doubt_p) & (tables.p(STEMNESS) > settings.arm_p)
     candidate = showing & ~foreign & ~naive_too & ~no_effector
     phenotype = (assessed & (phenotype_q <= fdr)) | showing
-    support_q, support_p, arm = support_padj(tables, candidate, settings, adjust)
-    perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
     arms = support_arms(tables, settings)
+    support_q, support_p, arm = support_padj(arms, candidate, settings, adjust)
+    perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
     # a secretome alone is activation, infection, or the soup of the droplet (IL6, CXCL8)
     intrinsic = fisher(arms[INTRINSIC, :]) <= settings.doubt_p
     supported = candidate & (support_q <= settings.support_fdr) & intrinsic & ~cycling
