@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from senoscore import workflow
 from senoscore.pipeline import OUTPUTS, SECTIONS, SHARDED, STAGES, shard_file
+from senoscore.signatures import read_signatures
 from senoscore.workflow import Plan, runtime, shard_option, stage_mb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +292,12 @@ def test_memory_follows_what_a_stage_holds() -> None:
         assert asked(stage, n_signatures=100) > asked(stage, n_signatures=10)
     assert asked("qc", nnz=None) > asked("qc")  # a dense matrix holds every gene of every cell
     assert asked("call") < 8_000  # a million cells on a laptop
+
+
+def test_so_many_sets_are_scored_as_memory_is_asked_for() -> None:
+    shipped = read_signatures()
+    assert len(shipped.default()) == workflow._SIGNATURES
+    assert len(shipped.with_role("comparator")) == workflow._COMPARATORS
 
 
 def test_a_rule_asks_by_the_facts_the_config_and_its_threads(tmp_path: Path) -> None:
