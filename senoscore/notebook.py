@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from senoscore.explain import Explanation
     from senoscore.inspect import Facts
     from senoscore.reference import Reference
+
+# the calls of T cells alone
+_T_CALLS: Final = (
+    keys.OBS_T_STATE,
+    keys.OBS_T_STATE_RULE,
+    "t_substate",
+    keys.OBS_PHENOTYPE_SOURCE,
+)
 
 
 def inspect(adata: AnnData | str | Path, *, overrides: Mapping[str, Any] | None = None) -> Facts:
@@ -181,12 +189,7 @@ def call(
     After `tl.protein` also obs ``phenotype_source`` (protein, rna; NaN outside T).
     """
     target = adata.copy() if copy else adata
-    settings = settings or CallSettings()
-    states = _states(adata, settings)
-    senescence = _senescence(adata, states, settings)
-    _write_t(target, adata, states)
-    for column in senescence:
-        target.obs[column] = senescence[column].array
+    _write(target, adata, _verdicts(adata, settings or CallSettings()))
     return target if copy else None
 
 
@@ -209,7 +212,8 @@ def t_states(
     None, or the copy. Written: obs ``t_state``, ``t_state_rule``, ``t_substate``; obsm ``t_axes``.
     """
     target = adata.copy() if copy else adata
-    _write_t(target, adata, _states(adata, settings or CallSettings()))
+    calls = _verdicts(adata, settings or CallSettings())
+    _write(target, adata, calls[[name for name in calls if name in _T_CALLS]])
     return target if copy else None
 
 
@@ -288,7 +292,7 @@ def protein(
     genes = [str(g) for g in dict.fromkeys(read_antibodies()["gene"])]
     audited = citeseq.audit(
         evidence, rna=citeseq.read_genes(adata, data, genes), lineage=lineage, use=use, tables=tables,
-        t_state=_states(adata, CallSettings(protein="ignore"))[keys.OBS_T_STATE] if scored else None,
+        t_state=_verdicts(adata, CallSettings(protein="ignore"))[keys.OBS_T_STATE] if scored else None,
     )  # fmt: skip
     target = adata.copy() if copy else adata
     for key, frame in citeseq.keep(evidence, adata.obs_names).items():
@@ -773,19 +777,6 @@ def _tables(adata: AnnData) -> Any:
     return Tables(adata.obsm[keys.OBSM_Z], adata.obsm[keys.OBSM_PVALUE], adata.obsm[keys.OBSM_PADJ])
 
 
-def _cells(adata: AnnData) -> dict[str, Any]:
-    from senoscore import calling
-
-    known = keys.OBS_QC_PASS in adata.obs
-    return {
-        "lineage": _texts(adata.obs[keys.OBS_LINEAGE]),
-        "qc_pass": adata.obs[keys.OBS_QC_PASS].to_numpy(bool)
-        if known
-        else np.ones(adata.n_obs, bool),
-        "doublet": calling.is_doublet(adata.obs),
-    }
-
-
 def _adjust(adata: AnnData) -> Any:
     """How p-values among candidates are adjusted: among themselves, or as in the reference."""
     from senoscore.adjust import Frozen, adjust_among
@@ -795,72 +786,30 @@ def _adjust(adata: AnnData) -> Any:
     return adjust_among if told is None else Frozen(steps_from(told["steps"]))
 
 
-def _powered(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
-    table = adata.obsm.get(keys.OBSM_POWERED)
-    named = [s for s in signatures if table is not None and s in table]
-    if table is None or not named:
-        return np.zeros(adata.n_obs, bool)
-    return np.asarray(table[named].to_numpy(bool).all(axis=1))
-
-
-def _shallow(adata: AnnData, signatures: tuple[str, ...]) -> NDArray[np.bool_]:
-    table = adata.obsm.get(keys.OBSM_POWERED)
-    named = [s for s in signatures if table is not None and s in table]
-    if table is None or not named:
-        return np.zeros(adata.n_obs, bool)
-    return np.asarray((table[named].to_numpy() == keys.SHALLOW).any(axis=1))
-
-
-def _states(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
+def _verdicts(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
     from senoscore import calling, citeseq
+    from senoscore.explain import cell_facts
 
     tables = _tables(adata)
     arm = citeseq.used_arm(adata, settings)
-    if arm is not None:
-        tables = citeseq.with_arm(tables, arm)
-    subset = (
-        _texts(adata.obs[keys.OBS_T_SUBSET])
-        if keys.OBS_T_SUBSET in adata.obs
-        else np.full(adata.n_obs, None, dtype=object)
-    )
-    states = calling.t_states(
-        tables,
-        t_subset=subset,
-        powered={
-            "exhaustion": _powered(adata, calling.AXIS_SIGNATURES["exhaustion"]),
-            "senescence": _powered(adata, calling.AXIS_SIGNATURES["senescence"]),
-        },
-        shallow=_shallow(adata, calling.subject("T")),
+    calls = calling.verdicts(
+        tables if arm is None else citeseq.with_arm(tables, arm),
+        cell_facts(adata, _texts(adata.obs[keys.OBS_LINEAGE])),
+        adata.obsm.get(keys.OBSM_POWERED, pd.DataFrame(index=adata.obs_names)),
         settings=settings,
         adjust=_adjust(adata),
-        **_cells(adata),
     )
     if keys.OBSM_PROTEIN_ARM not in adata.obsm:
-        return states
-    is_t = np.asarray(adata.obs[keys.OBS_LINEAGE] == "T")
+        return calls
+    is_t = calling.among(adata.obs[keys.OBS_LINEAGE], "T")
     by_protein = is_t & False if arm is None else arm["padj"].notna().to_numpy()
-    return citeseq.told(states, is_t, by_protein)
+    return citeseq.told(calls, is_t, by_protein)
 
 
-def _senescence(adata: AnnData, states: pd.DataFrame, settings: CallSettings) -> pd.DataFrame:
+def _write(target: AnnData, adata: AnnData, calls: pd.DataFrame) -> None:
     from senoscore import calling
 
-    cells = _cells(adata)
-    powered, shallow = np.zeros((2, adata.n_obs), bool)
-    for name, signature in calling.OTHER_LINEAGES.items():
-        powered |= (cells["lineage"] == name) & _powered(adata, (signature,))
-        shallow |= (cells["lineage"] == name) & _shallow(adata, (signature,))
-    return calling.senescence_calls(
-        _tables(adata), t_state=states[keys.OBS_T_STATE],
-        t_open=states[calling.SENESCENCE_OPEN].to_numpy(bool), powered=powered, shallow=shallow,
-        settings=settings, adjust=_adjust(adata), **cells,
-    )  # fmt: skip
-
-
-def _write_t(target: AnnData, adata: AnnData, states: pd.DataFrame) -> None:
-    from senoscore import calling
-
-    is_t = _texts(adata.obs[keys.OBS_LINEAGE]) == "T"
-    for column in states.drop(columns=calling.SENESCENCE_OPEN):
-        target.obs[column] = states[column].array
+    for column in calls:
+        target.obs[column] = calls[column].array
+    is_t = calling.among(adata.obs[keys.OBS_LINEAGE], "T")
     target.obsm[keys.OBSM_T_AXES] = calling.t_axes(_tables(adata), is_t)
