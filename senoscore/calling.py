@@ -609,8 +609,9 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
         f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
         f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Beside an "
-        f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. Against it: a lost stemness at or below z "
-        f"{s.kept_naive_z:g} (the naive programme is kept) rules it out; rules 6 and 7 leave it open.",
+        f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. "
+        f"Against it: a lost stemness at or below z {s.kept_naive_z:g} (the naive programme "
+        "is kept) rules it out; rules 6 and 7 leave it open.",
         "The axis and the phenotype arm, beside a myeloid or NK programme (adjusted p <= "
         f"{s.fdr:g}), beside a naive programme (p <= {s.naive_p:g}), or with neither effector genes "
         f"(p > {s.doubt_p:g}) nor a lost stemness (p > {s.arm_p:g}): indeterminate.",

@@ -808,9 +808,8 @@ def _call(run: _Run) -> None:
     hashed = run.hash_source()
     data = run.input()
     if run.known is not None:
-        _target_expression(
-            run
-        )  # what burden asks of the marker genes: they would lie here till then
+        # what burden asks of the marker genes: they would lie here till then
+        _target_expression(run)
     state = run.once("state", lambda: _Scoring(run, data))
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")

@@ -785,7 +785,8 @@ def two_passes(
     note_unscored(prepared, plan.usable, plan)
     scored = streaming.score(
         source, intake, plan, totals=totals, codes=codes,
-        strata=null_strata(names, codes, strata), n_strata=n_strata, groups=np.full(len(codes), -1, np.int64), n_groups=0,
+        strata=null_strata(names, codes, strata), n_strata=n_strata,
+        groups=np.full(len(codes), -1, np.int64), n_groups=0,
         block_size=block_size, threads=threads,
     )  # fmt: skip
     able = power.powered(

@@ -395,8 +395,8 @@ def score(
         order = np.argsort(codes[cells] * n_strata + strata[cells])
         score_rows(
             block.indptr, block.indices, block.data, intake.kind, totals[cells], codes[cells],
-            strata[cells], order, *walk, plan.usable, plan.n_null, plan.centres, scores[here], z[here],
-            histogram, groups[cells], group_sums,
+            strata[cells], order, *walk, plan.usable, plan.n_null, plan.centres,
+            scores[here], z[here], histogram, groups[cells], group_sums,
         )  # fmt: skip
 
     for _ in map_blocks(
