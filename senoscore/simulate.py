@@ -17,7 +17,7 @@ The states are planted so that finding them again is a fair test, not a circle:
   B cells have TBX21 and ITGAX, cells handled roughly have FOS and JUN;
 * counts are negative binomial by gene, depth is log-normal by kind of cell, each donor has its own
   expression of each gene, a part of the counts comes from the ambient soup of the sample, and some
-  droplets hold two cells or a dying one.
+  droplets hold two cells (``true_doublet``; their labels are those of the larger) or a dying one.
 
 ``uns["simulation"]`` holds the parameters, the donors, the populations and the effect of every
 programme on every gene as it was planted.
@@ -175,6 +175,10 @@ def _plan(settings: _Settings) -> _Cohort:
     partner_depth = rna[partner] * scale
     partner_depth *= np.exp(0.38 * rng.standard_normal(n_cells, dtype=np.float32))
     partner_depth[partner < 0] = 0.0
+    # whoever annotates a droplet sees its larger cell
+    swap = partner_depth > depth
+    population[swap], partner[swap] = partner[swap], population[swap]
+    depth[swap], partner_depth[swap] = partner_depth[swap], depth[swap]
     factor = settings.depth_median / float(np.median(depth + partner_depth))
     depth *= factor
     partner_depth *= factor
@@ -696,7 +700,8 @@ def simulate(
     ``true_senescent``
         Whether a senescence programme was planted, in any lineage.
     ``true_doublet``, ``true_low_quality``, ``true_ambient_fraction``
-        What else happened in the droplet. A doublet has the labels of its first cell.
+        What else happened in the droplet. A doublet has the labels of the cell that gave it more counts:
+        what most of its RNA is, and what an annotator would see. Which the other was is not kept.
 
     ``obsm["X_umap"]`` is a layout by kind of cell, computed from the truth: good for pictures, not
     evidence. ``uns["simulation"]`` holds the parameters, donors, populations and planted effects.

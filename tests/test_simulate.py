@@ -516,6 +516,26 @@ def test_doublets_hold_two_cells(cohort: anndata.AnnData) -> None:
     assert not simulate(500, 3000, doublet_fraction=0).obs["true_doublet"].any()
 
 
+def test_a_doublet_has_the_labels_of_the_cell_that_gave_more_counts() -> None:
+    options: dict[str, Any] = {"seed": 6, "ambient_fraction": 0}
+    alone = simulate(
+        1500, 3000, doublet_fraction=0, **options
+    )  # the cells drawn first, by themselves
+    made = simulate(1500, 3000, doublet_fraction=0.5, **options)
+    double = made.obs["true_doublet"].to_numpy()
+    first, total = (np.asarray(a.X.sum(axis=1)).ravel() for a in (alone, made))
+    share = first / total / np.median((first / total)[~double])
+    other = (
+        alone.obs["true_population"].astype(str) != made.obs["true_population"].astype(str)
+    ).to_numpy()
+    assert not other[~double].any()
+    assert 0.4 < other[double].mean() < 0.6
+    # counts are drawn, so that halves may seem a little more or less
+    assert (share[other] < 0.55).all()
+    stayed = double & ~other
+    assert (share[stayed] > 0.45).mean() > 0.9  # or both cells were of one population
+
+
 def test_ambient_counts_are_the_stated_share_of_the_sample_mean() -> None:
     none = simulate(1500, 3000, seed=4, ambient_fraction=0, doublet_fraction=0)
     much = simulate(1500, 3000, seed=4, ambient_fraction=0.2, doublet_fraction=0)

@@ -365,8 +365,10 @@ def planted() -> Section:
     text = (
         f"## Planted cohort ({len(SEEDS)} of 6,000 cells)\n\n"
         f"Balanced accuracy over the T states: {recall.mean():.3f}. {' '.join(lines)} Naive or "
-        f"cycling cells called senescent: {wrong} of {int(never.sum())}. Rows: planted; columns: "
-        f"called.\n\n{table(confusion.reset_index())}\n\nRecall by depth (total counts):\n\n"
+        f"cycling cells called senescent: {wrong} of {int(never.sum())}. A droplet of two cells "
+        f"({percent(float(cells['true_doublet'].mean()))}; `true_doublet`) is labelled by the "
+        "cell that gave it more counts. Rows: planted; columns: called.\n\n"
+        f"{table(confusion.reset_index())}\n\nRecall by depth (total counts):\n\n"
         + table(
             pd.DataFrame(
                 by_depth, columns=["counts", "planted", "cells", "recall", "indeterminate"]
