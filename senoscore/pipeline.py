@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from senoscore import keys
-from senoscore.errors import ConfigError, InputDataError, SenoscoreError
+from senoscore.errors import ConfigError, InputDataError, SenoscoreError, SenoscoreWarning
 from senoscore.inspect import Facts, inspect_file
 from senoscore.io.artefacts import (
     read_npz,
@@ -854,8 +855,15 @@ def _call(run: _Run) -> None:
     else:
         empty = np.full((n, len(names)), np.nan)
         matched = scoring.Matched(score, z, empty, empty)
+        refused = scoring.refused_scale(data.scale, data.matrix)
         state.prepared.var["status"] = "not scored"
-        state.prepared.var["reason"] = scoring.refused_scale(data.scale, data.matrix)
+        state.prepared.var["reason"] = refused
+        warnings.warn(
+            f"{_shown(run.source)}: {refused}, so that no signature is scored and no cell called; give a "
+            "file with counts or log-normalised values, or name the matrix of counts (config: dataset.counts)",
+            SenoscoreWarning,
+            stacklevel=2,
+        )
     # what is not needed again would be the largest part of the memory of a large file
     del z
     for part in parts:

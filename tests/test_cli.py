@@ -21,6 +21,7 @@ from anndata import read_h5ad
 from senoscore import __version__, cli, console
 from senoscore.cli import main
 from senoscore.pipeline import OUTPUTS
+from senoscore.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -184,6 +185,21 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "senoscore: warning: two lines\n"
 
 
+def test_values_that_cannot_be_scored_are_said_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = simulate(200, 3000, n_donors=2)
+    cohort.X = np.asarray(cohort.X.todense()) - cohort.X.mean()
+    cohort.write_h5ad(tmp_path / "scaled.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run("analyse", "scaled.h5ad", "--out", "out", "--no-report") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "no signature" in line]
+    assert len(told) == 1
+    assert told[0].startswith("senoscore: warning: scaled.h5ad: X holds scaled values")
+    assert "give a file with counts" in told[0]
+
+
 def test_config_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "template") == 0
     template = capsys.readouterr().out
@@ -275,7 +291,11 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.yaml"
     os.mkfifo(fifo)  # reading it waits
-    process = start("config", "check", str(fifo), stdout=subprocess.DEVNULL)
+    process = start(
+        "config", "check", str(fifo), stdout=subprocess.DEVNULL,
+        # in a background job of a shell Ctrl-C is ignored, by children too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     handle = os.open(fifo, os.O_WRONLY)  # returns when the command has opened it
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
