@@ -286,19 +286,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     simulate = add("simulate", _simulate, "write an immune cohort with planted states", _SIMULATE)
     simulate.add_argument("out", help=".h5ad file to write")
-    simulate.add_argument("--n-cells", type=_positive, metavar="N", help="cells")
-    simulate.add_argument("--n-genes", type=_positive, metavar="G", help="genes")
-    simulate.add_argument("--n-donors", type=_positive, metavar="D", help="donors")
+    simulate.add_argument("--n-cells", type=_positive, metavar="N", help="cells (default: 6000)")
+    simulate.add_argument("--n-genes", type=_positive, metavar="G", help="genes (default: 20000)")
+    simulate.add_argument("--n-donors", type=_positive, metavar="D", help="donors (default: 8)")
     simulate.add_argument(
         "--depth", dest="depth_median", type=_positive, metavar="C",
         help="median counts per cell (default: 4000; 10000 gives some 2,500 genes per cell)",
     )  # fmt: skip
-    simulate.add_argument("--seed", type=_whole, metavar="S", help="seed; same seed, same bytes")
+    simulate.add_argument(
+        "--seed", type=_whole, metavar="S", help="default: 0; same seed, same bytes"
+    )
     _threads(simulate)
 
     demo = add("demo", _demo, "simulate a cohort, run the workflow, print the report's path", _DEMO)
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder (default: demo)")
-    demo.add_argument("--n-cells", type=_positive, metavar="N", help="cells")
+    demo.add_argument("--n-cells", type=_positive, metavar="N", help="cells (default: 6000)")
     _threads(demo, default=console.cores())
 
     add_set = _adder(add("signatures", None, "the signatures: list, show, check", ""))
@@ -355,7 +357,10 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--signature", metavar="NAME", help="only this signature")
     explain.add_argument("--source", metavar="FILE", help="the data set, if it has moved")
     explain.add_argument(
-        "--max-cells", type=_positive, metavar="N", help="cells of a group to look at"
+        "--max-cells",
+        type=_positive,
+        metavar="N",
+        help="cells of a group to look at (default: 200)",
     )
     explain.add_argument("--tsv", metavar="OUT", help="write the genes as a table")
     explain.add_argument("--png", metavar="OUT", help="draw the genes of one signature")

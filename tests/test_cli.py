@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from anndata import read_h5ad
 
 from senoscore import __version__, cli, console
 from senoscore.cli import main
+from senoscore.explain import explain_cells
 from senoscore.pipeline import OUTPUTS
 from senoscore.simulate import simulate
 
@@ -236,6 +239,21 @@ def test_simulate_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "60 cells x" in capsys.readouterr().out
     assert run("inspect", "s.h5ad", "--json") == 0
     assert json.loads(capsys.readouterr().out)["n_obs"] == 60
+
+
+@pytest.mark.parametrize("command", ["simulate", "demo", "explain"])
+def test_help_tells_the_defaults_of_the_functions(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(command, "--help")
+    told = dict(re.findall(r"--([a-z-]+) [A-Z]\s[^-]*?default: (\d+)", capsys.readouterr().out))
+    functions = {"simulate": simulate, "demo": simulate, "explain": explain_cells}
+    known = inspect.signature(functions[command]).parameters
+    numbers = {name: int(n) for name, n in told.items() if name.replace("-", "_") in known}
+    numbers.pop("threads", None)
+    assert len(numbers) == {"simulate": 4, "demo": 1, "explain": 1}[command]
+    for name, n in numbers.items():
+        assert known[name.replace("-", "_")].default == n, name
 
 
 def test_simulated_depth_is_the_median_asked_for(
