@@ -290,8 +290,8 @@ def judge_adata(
         group=np.asarray((cells[keys.OBS_LINEAGE].astype(str) + " " + subset).str.strip()),
         totals=made.totals, symbols=data.genes.symbols, sums=made.first.sums,
         eligible=control_eligible(data.genes), rank=id_rank(data.genes), kind=kind,
-        seed=how["seed"], sample=made.first.sample, sample_rows=made.first.sample_rows, read=read,
-        arm=used_arm(adata, settings or CallSettings()),
+        seed=how["seed"], sample=made.first.sample.to_csr(),
+        sample_rows=made.first.sample_rows, read=read, arm=used_arm(adata, settings or CallSettings()),
     )  # fmt: skip
     _check_adata(adata, judged)
     return judged

@@ -202,13 +202,12 @@ def analyse(
     >>> s = sn.analyse("pbmc.h5ad", threads=2)  # doctest: +SKIP
     >>> s.obs["t_state"].value_counts()  # doctest: +SKIP
     """
-    from anndata import read_h5ad
-
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
     with _folder(out) as directory:
         # what one stage leaves, the next need not read back
         run = _Run(directory, source, chosen, threads, None, block_size, progress, known={})
         with run.working():
+            run.once("sha256", run.hash_source)  # while the first stages keep one core busy
             for stage in _STAGE_FUNCTIONS:
                 if stage == "report" and not (report and out is not None):
                     continue
@@ -217,7 +216,8 @@ def analyse(
                 if stage == "report":  # it reads the files
                     run.finish()
                 _do(stage, run)
-        return run.once("result", lambda: read_h5ad(directory / "senoscore.h5ad"))
+        assert run.known is not None
+        return cast("AnnData", run.known["result"])
 
 
 @contextmanager
@@ -413,19 +413,7 @@ class _Run:
         return [read_npz(path) for path in found]
 
 
-def _csr(parts: Mapping[str, NDArray[Any]], name: str) -> sparse.csr_matrix:
-    data = parts[f"{name}_data"]
-    return sparse.csr_matrix(
-        (
-            data.astype(np.float32) if data.dtype.itemsize <= 2 else data,
-            parts[f"{name}_indices"].astype(np.int32),
-            parts[f"{name}_indptr"],
-        ),
-        shape=tuple(parts[f"{name}_shape"]),
-    )
-
-
-def _csr_arrays(name: str, matrix: sparse.csr_matrix | Panel) -> dict[str, NDArray[Any]]:
+def _panel_arrays(name: str, matrix: Panel) -> dict[str, NDArray[Any]]:
     from senoscore.streaming import compact
 
     return {
@@ -436,11 +424,11 @@ def _csr_arrays(name: str, matrix: sparse.csr_matrix | Panel) -> dict[str, NDArr
     }
 
 
-def _panel(parts: Mapping[str, NDArray[Any]]) -> Panel:
+def _panel(parts: Mapping[str, NDArray[Any]], name: str) -> Panel:
     from senoscore.streaming import Panel
 
-    indptr, indices, data = (parts[f"panel_{name}"] for name in ("indptr", "indices", "data"))
-    return Panel(indptr, indices, data, int(parts["panel_shape"][1]))
+    indptr, indices, data = (parts[f"{name}_{part}"] for part in ("indptr", "indices", "data"))
+    return Panel(indptr, indices, data, int(parts[f"{name}_shape"][1]))
 
 
 # --------------------------------------------------------------------------------------------
@@ -491,23 +479,24 @@ def _qc(run: _Run) -> None:
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
             "panel_genes": data.genes.symbols[annotate.panel_positions(data)],
-            **_csr_arrays("panel", found.panel),
-            **_csr_arrays("sample", found.sample),
+            **_panel_arrays("panel", found.panel),
+            **_panel_arrays("sample", found.sample),
         },
     )
 
 
 def _merged_scan(run: _Run, *, sample: bool = True) -> Scan:
     """What the first pass left; without `sample` no sampled cells, unless they are here already."""
-    from senoscore.streaming import Scan
+    from senoscore.streaming import Panel, Scan
 
     def read() -> Scan:
         merged = None
         for part in run.parts("qc"):
-            rows, cells = part["sample_rows"][:0], sparse.csr_matrix((0, part["sample_shape"][1]))
+            rows, cells = part["sample_rows"][:0], Panel.stack([], int(part["sample_shape"][1]))
             if sample:
-                rows, cells = part["sample_rows"], _csr(part, "sample")
-            scan = Scan(part["metrics"], part["sums"], part["n_cells"], _panel(part), rows, cells)
+                rows, cells = part["sample_rows"], _panel(part, "sample")
+            panel = _panel(part, "panel")
+            scan = Scan(part["metrics"], part["sums"], part["n_cells"], panel, rows, cells)
             merged = scan if merged is None else merged.merge(scan)
         assert merged is not None
         return merged
@@ -541,6 +530,7 @@ def _annotate(run: _Run) -> None:
         again = _scan(run, data, codes, matrix)
         found.sums, found.n_cells = again.sums, again.n_cells
         found.sample_rows, found.sample = again.sample_rows, again.sample
+    sampled = run.beside(found.sample.to_csr)
     metrics = qc.metrics_frame(found.metrics, data.obs.index, has_counts=data.has_counts)
     verdict, limits = qc.judge(
         metrics,
@@ -565,7 +555,7 @@ def _annotate(run: _Run) -> None:
     stored = AnnData(obs=_storable(obs))
     write_h5ad(stored, run.path("stages/cells.h5ad"))
     run.keep("cells", stored.obs)
-    run.keep("genes", (found.sums, found.n_cells, found.sample_rows, found.sample))
+    run.keep("genes", (found.sums, found.n_cells, found.sample_rows, sampled()))
     run.drop("qc")
     run.later(
         write_npz,
@@ -573,7 +563,7 @@ def _annotate(run: _Run) -> None:
             "sums": found.sums,
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
-            **_csr_arrays("sample", found.sample),
+            **_panel_arrays("sample", found.sample),
         },
         run.path("stages/genes.npz"),
         compress=False,
@@ -618,7 +608,8 @@ def _gene_sums(
 
     def read() -> tuple[Any, Any, Any, Any]:
         genes = read_npz(run.path("stages/genes.npz"))
-        return genes["sums"], genes["n_cells"], genes["sample_rows"], _csr(genes, "sample")
+        sample = _panel(genes, "sample").to_csr()
+        return genes["sums"], genes["n_cells"], genes["sample_rows"], sample
 
     return run.once("genes", read)
 
@@ -806,7 +797,7 @@ def _call(run: _Run) -> None:
     from senoscore import adjust, calling, certificate, citeseq, donors, scoring, smoothing
     from senoscore.kernels.passes import GROUP_SHIFT, UNIT
 
-    hashed = run.hash_source()
+    hashed = run.once("sha256", run.hash_source)
     data = run.input()
     if run.known is not None:
         # what burden asks of the marker genes: they would lie here till then
@@ -839,7 +830,7 @@ def _call(run: _Run) -> None:
                 genes=data.genes, sample=state.sample, sample_rows=state.sample_rows,
                 totals=state.totals, depth=state.depth, codes=state.codes, strata=state.strata,
                 kind=state.kind, n_sets=N_HELD_BACK, seed=run.settings.score.seed,
-                threads=max(1, run.threads // 2),
+                threads=run.threads,
             )  # fmt: skip
             matched = scoring.finish(
                 score, z, histogram, state.codes, state.strata, threads=run.threads
@@ -885,62 +876,69 @@ def _call(run: _Run) -> None:
     calls = _calls(run, state, tables, able, frozen or recorder)
     if evidence is not None:
         calls = evidence.tell(calls)
-    certified = pd.DataFrame(columns=list(certificate.COLUMNS))
-    if "histogram" in parts[0] and data.scale == "counts":
-        fitted = state.fitted
-        certified = certificate.certify(
-            plan,
-            calling.thresholds(rna, state.cells, recorder.curves, threads=run.threads)
-            if fitted is None
-            else fitted.thresholds,
-            voting=state.prepared.voting, able=able, cells=state.cells,
-            histogram=histogram if fitted is None else fitted.histogram,
-            within=None if fitted is None else fitted.strata,
-            calls=calls, sample=state.sample, sample_rows=state.sample_rows,
-            gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
-            codes=state.codes, strata=state.counted, settings=run.settings.call,
-            arm=evidence.table if evidence is not None and evidence.used else None,
-            threads=run.threads,
-        )  # fmt: skip
-    if calibrated is not None:
-        calibration = calibrated()
-    # nor are these needed again
-    plan = histogram = calibrated = None
-    run.drop("score", "genes")
-    state.sample = state.sample[:0]
-    parts = [
-        {k: v for k, v in part.items() if k not in _SCORE_ARRAYS and not k.startswith("plan_")}
-        for part in parts
-    ]
-    _give_back_memory()
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
-    adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
-    if len(certified):
-        adata.uns[keys.UNS]["certificate"] = certified
-    if told is not None:
-        adata.uns[keys.UNS]["reference"] = told
-    if evidence is not None:
-        adata.obsm.update(citeseq.keep(evidence, index))
-        adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, audited)
-    settings = run.settings.call
-    if settings.smooth is not None:
-        shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
-        adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
-            frames["z"][shown], run.source, settings.smooth, state.codes, settings.smooth_neighbors
-        )
-    for name in parts[0]:  # another method's scores
-        adata.layers[name] = _joined(parts, name).astype(np.float32, copy=False)
-    run.later(write_h5ad, adata, run.path("senoscore.h5ad"))
-    run.keep("result", adata)
-    run.drop("state")
+    run.keep("scored", (obs, frames["z"].astype(np.float32, copy=False)))
+    run.drop("score", "genes", "state")
+
+    def rest() -> None:
+        """What the calls do not wait for: how far they can be trusted, and the artefacts."""
+        nonlocal plan, histogram, calibration, parts
+        certified = pd.DataFrame(columns=list(certificate.COLUMNS))
+        if histogram is not None and data.scale == "counts":
+            fitted = state.fitted
+            certified = certificate.certify(
+                plan,
+                calling.thresholds(rna, state.cells, recorder.curves, threads=run.threads)
+                if fitted is None
+                else fitted.thresholds,
+                voting=state.prepared.voting, able=able, cells=state.cells,
+                histogram=histogram if fitted is None else fitted.histogram,
+                within=None if fitted is None else fitted.strata,
+                calls=calls, sample=state.sample, sample_rows=state.sample_rows,
+                gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
+                codes=state.codes, strata=state.counted, settings=run.settings.call,
+                arm=evidence.table if evidence is not None and evidence.used else None,
+                threads=run.threads,
+            )  # fmt: skip
+        if calibrated is not None:
+            calibration = calibrated()
+        # these are not needed again
+        plan = histogram = None
+        state.sample = state.sample[:0]
+        parts = [
+            {k: v for k, v in part.items() if k not in _SCORE_ARRAYS and not k.startswith("plan_")}
+            for part in parts
+        ]
+        _give_back_memory()
+        adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
+        if len(certified):
+            adata.uns[keys.UNS]["certificate"] = certified
+        if told is not None:
+            adata.uns[keys.UNS]["reference"] = told
+        if evidence is not None:
+            adata.obsm.update(citeseq.keep(evidence, index))
+            adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, audited)
+        settings = run.settings.call
+        if settings.smooth is not None:
+            shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
+            adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
+                frames["z"][shown], run.source, settings.smooth, state.codes,
+                settings.smooth_neighbors,
+            )  # fmt: skip
+        for name in parts[0]:  # another method's scores
+            adata.layers[name] = _joined(parts, name).astype(np.float32, copy=False)
+        write_h5ad(adata, run.path("senoscore.h5ad"))
+        run.keep("result", adata)
+        write_tsv(calibration, run.path("calibration.tsv"))
+        write_tsv(certified, run.path("certificate.tsv"))
+
+    run.later(rest)
     for state_name in ("exhausted", "senescent"):
         write_tsv(_t_table(obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
     write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
-    write_tsv(calibration, run.path("calibration.tsv"))
     write_tsv(pooled, run.path("pooled.tsv"))
-    write_tsv(certified, run.path("certificate.tsv"))
     write_tsv(audited, run.path("protein_audit.tsv"))
     write_tsv(_agreement(run, state, frames, calls), run.path("agreement.tsv"))
 
@@ -1164,8 +1162,7 @@ def _scored(run: _Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     from senoscore.io.h5 import safe_h5_open
 
     if run.known is not None:
-        adata = run.known["result"]
-        return adata.obs, adata.to_df()
+        return cast("tuple[pd.DataFrame, pd.DataFrame]", run.known["scored"])
     with safe_h5_open(run.path("senoscore.h5ad")) as file:
         obs, var, z = (read_elem(file[name]) for name in ("obs", "var", "X"))
     return obs, pd.DataFrame(z, index=obs.index, columns=var.index)

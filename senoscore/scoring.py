@@ -779,7 +779,7 @@ def two_passes(
     strata, n_strata = depth_strata(depth, codes, n_codes, use)
     plan = make_plan(
         prepared, sums=first.sums, n_cells=first.n_cells, eligible=control_eligible(data.genes),
-        genes=data.genes, sample=first.sample, sample_rows=first.sample_rows, totals=totals,
+        genes=data.genes, sample=first.sample.to_csr(), sample_rows=first.sample_rows, totals=totals,
         codes=codes, use=use, kind=kind, n_null=n_null, seed=seed, threads=threads,
     )  # fmt: skip
     note_unscored(prepared, plan.usable, plan)

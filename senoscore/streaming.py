@@ -229,7 +229,7 @@ class Scan:
     n_cells: NDArray[np.int64]
     panel: Panel
     sample_rows: NDArray[np.int64]
-    sample: sparse.csr_matrix
+    sample: Panel
 
     def merge(self, other: Scan) -> Scan:
         """The scan of this shard's rows followed by another's."""
@@ -239,7 +239,7 @@ class Scan:
             n_cells=self.n_cells + other.n_cells,
             panel=Panel.stack([self.panel, other.panel], self.panel.n_vars),
             sample_rows=np.concatenate([self.sample_rows, other.sample_rows]),
-            sample=sparse.vstack([self.sample, other.sample], format="csr"),
+            sample=Panel.stack([self.sample, other.sample], self.sample.n_vars),
         )
 
 
@@ -328,7 +328,7 @@ def scan(
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
         panel=Panel.stack(panels, len(panel)),
         sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
-        sample=Panel.stack(samples, intake.n_genes).to_csr(),
+        sample=Panel.stack(samples, intake.n_genes),
     )
 
 
