@@ -69,23 +69,20 @@ def expression_fixed(
 @njit
 def _top_sum(
     values: NDArray[np.floating],
-    start: int,
-    stop: int,
     counts: NDArray[np.int64],
     large: NDArray[np.float64],
     n_large: int,
 ) -> float:
-    """Sum of the `TOP_GENES` largest of `values[start:stop]`.
+    """Sum of the `TOP_GENES` largest of a row's values.
 
     `counts` tells how many are 1, 2, ...; those that are too large for it, or fractions, are in
     `large[:n_large]`. Values are added in ascending order, so that the order of genes cannot show.
     """
     for i in range(n_large):
         if large[i] < _SMALL:  # a fraction, which may rank below some of those counted: sort all
-            row = np.empty(stop - start)
-            for k in range(start, stop):
-                row[k - start] = values[k]
-            return float(np.sort(row)[max(0, stop - start - TOP_GENES) :].sum())
+            row = np.empty(values.shape[0])
+            row[:] = values
+            return float(np.sort(row)[max(0, row.shape[0] - TOP_GENES) :].sum())
     left = TOP_GENES
     top = 0.0
     if n_large:
@@ -154,63 +151,88 @@ def scan_rows(
     for i in range(n_rows):
         longest = max(longest, indptr[i + 1] - indptr[i])
     large = np.empty(longest)
+    whole = np.empty(longest, np.int32)
+    hits = np.empty(longest + 1, np.uint32)
     counts = np.empty(_SMALL, np.int64)
     # most counts are 1: four counters in turn, or each addition waits for the one before
     lanes = np.empty((4, _SMALL), np.int32)
     classes = np.empty(3, np.int64)
+    has_role = np.empty(roles.shape[0], np.uint8)  # a quarter of the size: it stays in the cache
+    for g in range(roles.shape[0]):
+        has_role[g] = roles[g] != 0
     taken = 0
     panel_indptr[0] = 0
-    for i in range(n_rows):
-        start, stop = indptr[i], indptr[i + 1]
+    for i in range(n_rows):  # loop after loop over a row, which stays in the cache
+        n = np.uint32(indptr[i + 1] - indptr[i])
+        values, genes = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
         lanes[:] = 0
         classes[:] = 0
         n_large = 0
+        for k in range(n):
+            whole[k] = np.int32(values[k])
+        is_odd = False  # values that are no counts
+        for k in range(n):
+            is_odd |= whole[k] != values[k]
+        least = np.int32(0)
+        for k in range(n):
+            least = min(least, whole[k])
+        is_odd |= least < 0
         # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
         # that the order of genes cannot show
-        whole, fraction = 0, 0
-        for k in range(start, stop):
-            value = data[k]
-            c = int(value)
-            if 0 <= c < _SMALL and c == value:
-                lanes[k & 3, c] += 1
-                whole += c
+        counted, fraction = 0, 0
+        for k in range(n):
+            c = np.uint32(whole[k])
+            if c < np.uint32(_SMALL) and (not is_odd or whole[k] == values[k]):
+                lanes[k & np.uint32(3), c] += np.int32(1)
+                counted += np.int64(c)
             else:
-                large[n_large] = value
+                large[n_large] = values[k]
                 n_large += 1
-                fraction += int(np.rint(float(value) * _TOTAL_UNIT))
-            role = roles[np.uint32(indices[k])]
-            if role:
+                fraction += int(np.rint(float(values[k]) * _TOTAL_UNIT))
+        m = np.uint32(0)
+        for k in range(n):  # written every time, kept if it counts: a wrong guess costs more
+            hits[m] = k
+            m += np.uint32(has_role[np.uint32(genes[k])])
+        for h in range(m):
+            k = hits[h]
+            role, value = roles[np.uint32(genes[k])], values[k]
+            if role & 7:
                 fixed = int(np.rint(float(value) * _TOTAL_UNIT))
                 for b in range(3):
                     if role & (1 << b):
                         classes[b] += fixed
-                if role >> 3:
-                    panel_indices[taken] = (role >> 3) - 1
-                    panel_data[taken] = value
-                    taken += 1
+            panel_indices[taken] = (role >> 3) - 1
+            panel_data[taken] = value
+            taken += (role >> 3) > 0
         panel_indptr[i + 1] = taken
         for c in range(_SMALL):
             counts[c] = lanes[0, c] + lanes[1, c] + lanes[2, c] + lanes[3, c]
-        total = whole + fraction / _TOTAL_UNIT
+        total = counted + fraction / _TOTAL_UNIT
         metrics[i, 0] = total
-        metrics[i, 1] = stop - start
-        metrics[i, 2] = _top_sum(data, start, stop, counts, large, n_large)
+        metrics[i, 1] = n
+        metrics[i, 2] = _top_sum(values, counts, large, n_large)
         for b in range(3):
             metrics[i, 3 + b] = classes[b] / _TOTAL_UNIT
         code = codes[i]
         if code < 0 or not total > 0:
             continue
         own = sums[code]
-        if kind == COUNTS and n_large == 0:
+        if kind == COUNTS and not is_odd:
+            x = table[1]
             for c in range(1, _SMALL):
                 if counts[c]:
-                    table[1, c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
-            for k in range(start, stop):
-                own[np.uint32(indices[k])] += table[1, int(data[k])]
+                    x[c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
+            for k in range(n):
+                c = np.uint32(whole[k])
+                if c < np.uint32(_SMALL):
+                    own[np.uint32(genes[k])] += x[c]
+                else:
+                    logged = np.log1p(float(values[k]) * TARGET_SUM / total)
+                    own[np.uint32(genes[k])] += int(np.rint(logged * _X_UNIT))
         else:
-            for k in range(start, stop):
-                own[np.uint32(indices[k])] += expression_fixed(
-                    float(data[k]), total, kind, table, i + 1
+            for k in range(n):
+                own[np.uint32(genes[k])] += expression_fixed(
+                    float(values[k]), total, kind, table, i + 1
                 )
 
 
