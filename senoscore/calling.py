@@ -6,7 +6,7 @@ can be printed; `t_state_rule` prints the one that fired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -94,6 +94,8 @@ NAIVE: Final = "conf_naive"
 EFFECTOR: Final = AXIS_SIGNATURES["cytotoxic"][0]
 # RNA of another cell in the droplet brings TYROBP, CD16 and cytokines: no evidence then
 FOREIGN: Final = ("conf_monocyte_ambient", "conf_nk_contamination")
+# a name for all signatures that the verdict is read from
+VERDICT: Final = "verdict"
 PROGENITOR, TERMINAL = "t_exhaustion_progenitor", "t_exhaustion_terminal"
 PROMOTING, INHIBITING = "dual_tumour_promoting", "dual_tumour_inhibiting"
 # column beside the states that `senescence_calls` reads
@@ -677,6 +679,23 @@ def deciding(lineage: str) -> tuple[str, ...]:
         own += (BRIGHT,) if lineage == "NK" else ()
         own += FOREIGN[:1] if lineage in ("B", "NK", "other") else ()
     return (*(s for axis in axes for s in AXIS_SIGNATURES[axis]), *own)
+
+
+def verdict_signatures() -> tuple[str, ...]:
+    """Every signature that a column of the verdict is read from: fewer, and the calls are the same."""
+    read: list[str] = []
+    for lineage in keys.LINEAGES:
+        read += deciding(lineage)
+        read += SHOWN_ARMS.get(lineage, {}).values()
+    read += (s for names in AXIS_SIGNATURES.values() for s in names)
+    read += (PROGENITOR, TERMINAL, PROMOTING, INHIBITING, *FOREIGN, BRIGHT, ADAPTIVE)
+    return tuple(dict.fromkeys(read))
+
+
+def with_verdict(names: str | Iterable[str]) -> list[str]:
+    """Names of signatures; where `VERDICT` stands, those of the verdict."""
+    each = [names] if isinstance(names, str) else names
+    return [s for name in each for s in (verdict_signatures() if name == VERDICT else (name,))]
 
 
 def thresholds(

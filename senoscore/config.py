@@ -92,7 +92,11 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
     },
     "score": {
         "method": ("How a signature is scored; only 'matched' gives p-values and calls.", {}),
-        "signatures": ("Names of the signatures to score; null: all that are valid.", {}),
+        "signatures": (
+            "Names of the signatures to score, 'verdict' for those the calls are read from; null: all "
+            "that are valid.",
+            {},
+        ),
         "signature_files": ("Your own signatures: TSV or GMT files.", {}),
         "comparators": (
             "Also score the published sets, and write agreement.tsv: how they and the calls agree.",
@@ -757,7 +761,7 @@ def _signature_problems(model: ConfigModel, places: Places) -> list[str]:
             except (SignatureError, OSError) as error:
                 problems.append(_at((*path, "signature_files", str(i)), places) + str(error))
         for i, name in enumerate(case.get("signatures") or ()):
-            if name not in known and name not in _signature_names(None):
+            if name not in known | _signature_names(None):
                 near = _near(name, known | _signature_names(None))
                 here = _at((*path, "signatures", str(i)), places)
                 problems.append(f"{here}there is no signature {name!r}{near}")
@@ -765,11 +769,12 @@ def _signature_problems(model: ConfigModel, places: Places) -> list[str]:
 
 
 def _signature_names(source: str | None) -> set[str]:
+    from senoscore.calling import VERDICT
     from senoscore.signatures import read_signatures
 
     if source is not None and not Path(source).exists():
         raise SignatureError(f"the file {source!r} does not exist")
-    return set(read_signatures(source))
+    return set(read_signatures(source)) | ({VERDICT} if source is None else set())
 
 
 def _listing(name: str, problems: list[str]) -> str:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from senoscore.adjust import Curve, Thresholds
 from senoscore.calibration import COLUMNS, LEVELS
+from senoscore.calling import with_verdict
 from senoscore.errors import InputDataError, SignatureError
 from senoscore.genes import GeneIndex
 from senoscore.io.artefacts import read_npz, write_npz
@@ -199,6 +200,7 @@ class Reference:
             raise SignatureError(
                 "a reference holds its own signatures: give names of these, not definitions"
             )
+        wanted = with_verdict(wanted)
         unknown = [n for n in wanted if n not in self.signatures]
         if unknown:
             near = get_close_matches(unknown[0], list(self.signatures), n=1)

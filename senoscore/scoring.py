@@ -17,6 +17,7 @@ from scipy import sparse
 
 from senoscore import keys
 from senoscore.calibration import calibrate_lineage
+from senoscore.calling import with_verdict
 from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.kernels.passes import COUNTS, LINEAR, LOG, TARGET_SUM
 from senoscore.null import (
@@ -119,7 +120,8 @@ def choose_signatures(
 ) -> SignatureSet:
     """What the user asked for as a set: None is every shipped signature scored by default.
 
-    `comparators` adds the published sets.
+    Among names, ``verdict`` stands for those that the calls are read from. `comparators` adds the
+    published sets.
     """
     shipped = read_signatures()
     for file in files:
@@ -131,7 +133,8 @@ def choose_signatures(
         return signatures | published
     if isinstance(signatures, Mapping):
         return read_signatures(signatures) | published
-    return shipped.select(signatures) | published
+    return shipped.select(with_verdict(signatures)) | published
+
 
 
 def prepare(

@@ -170,21 +170,21 @@ def scan_rows(
         n_large = 0
         for k in range(n):
             whole[k] = np.int32(values[k])
-        is_odd = False  # values that are no counts
+        differ = np.uint8(0)
         for k in range(n):
-            is_odd |= whole[k] != values[k]
+            differ |= np.uint8(whole[k] != values[k])
         least = np.int32(0)
         for k in range(n):
             least = min(least, whole[k])
-        is_odd |= least < 0
+        is_odd = differ != 0 or least < 0  # some are no counts
         # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
         # that the order of genes cannot show
-        counted, fraction = 0, 0
+        counted, fraction = np.int64(0), 0
         for k in range(n):
-            c = np.uint32(whole[k])
-            if c < np.uint32(_SMALL) and (not is_odd or whole[k] == values[k]):
-                lanes[k & np.uint32(3), c] += np.int32(1)
-                counted += np.int64(c)
+            place = np.uint32(whole[k])
+            if place < np.uint32(_SMALL) and (not is_odd or whole[k] == values[k]):
+                lanes[k & np.uint32(3), place] += np.int32(1)
+                counted += np.int64(place)
             else:
                 large[n_large] = values[k]
                 n_large += 1
@@ -193,9 +193,8 @@ def scan_rows(
         for k in range(n):  # written every time, kept if it counts: a wrong guess costs more
             hits[m] = k
             m += np.uint32(has_role[np.uint32(genes[k])])
-        for h in range(m):
-            k = hits[h]
-            role, value = roles[np.uint32(genes[k])], values[k]
+        for h in hits[:m]:
+            role, value = roles[np.uint32(genes[h])], values[h]
             if role & 7:
                 fixed = int(np.rint(float(value) * _TOTAL_UNIT))
                 for b in range(3):
@@ -223,9 +222,9 @@ def scan_rows(
                 if counts[c]:
                     x[c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
             for k in range(n):
-                c = np.uint32(whole[k])
-                if c < np.uint32(_SMALL):
-                    own[np.uint32(genes[k])] += x[c]
+                place = np.uint32(whole[k])
+                if place < np.uint32(_SMALL):
+                    own[np.uint32(genes[k])] += x[place]
                 else:
                     logged = np.log1p(float(values[k]) * TARGET_SUM / total)
                     own[np.uint32(genes[k])] += int(np.rint(logged * _X_UNIT))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from senoscore.config import Config, parse
+from senoscore.calling import with_verdict
 from senoscore.pipeline import BLOCK_SIZE, OUTPUTS, SECTIONS, SHARDED
 
 RULES: Final = Path(__file__).resolve().parent / "rules"
@@ -142,7 +143,7 @@ class Plan:
             known = json.loads(facts.read_text("utf-8"))
             score = self.config.settings(wildcards.dataset).get("score", {})
             chosen = score.get("signatures")
-            n_signatures = len(chosen) if chosen else _SIGNATURES
+            n_signatures = len(with_verdict(chosen)) if chosen else _SIGNATURES
             n_signatures += _COMPARATORS if score.get("comparators") else 0
             needed = stage_mb(
                 stage, n_obs=known["n_obs"], n_vars=known["n_vars"], nnz=known["nnz"]["value"],
