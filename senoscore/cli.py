@@ -67,11 +67,15 @@ def _keep_memory() -> None:
     Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
     makes here is mostly needed to the end, so it need not be looked through for what is not.
     """
+    import atexit
     import ctypes
     import gc
 
     gc.set_threshold(100_000, 50, 100)
-    with contextlib.suppress(AttributeError, OSError):  # of glibc: blocks up to 32 MiB, 256 MiB free
+    atexit.register(gc.freeze)  # nor when the process ends
+    with contextlib.suppress(
+        AttributeError, OSError
+    ):  # of glibc: blocks up to 32 MiB, 256 MiB free
         for option, size in ((-3, 32 << 20), (-1, 256 << 20)):
             ctypes.CDLL(None).mallopt(option, size)
 
@@ -81,9 +85,16 @@ def _analyse(args: argparse.Namespace) -> int:
     _keep_memory()
     chosen = [*args.set, *([f"score.reference={args.reference}"] if args.reference else [])]
     settings = None
-    if chosen or args.config:  # to check nothing, pydantic need not be loaded
+    if args.signatures and not chosen and not args.config:  # pydantic need not be loaded for this
+        from senoscore.scoring import choose_signatures
+
+        names = args.signatures.split(",")
+        choose_signatures(names)
+        settings = {"score": {"signatures": names}}
+    elif chosen or args.config:
         from senoscore import config
 
+        chosen += [f"score.signatures=[{args.signatures}]"] if args.signatures else []
         settings = config.settings_for_file(args.file, args.config, chosen)
     from senoscore.pipeline import analyse
 
@@ -295,6 +306,10 @@ def build_parser() -> argparse.ArgumentParser:
     analyse.add_argument(
         "--reference", metavar="FILE", help="score against a frozen run (see senoscore freeze)"
     )
+    analyse.add_argument(
+        "--signatures", metavar="NAMES",
+        help="score these only, with commas between; 'verdict': those that calls are read from",
+    )  # fmt: skip
     analyse.add_argument("--no-report", action="store_true", help="no report.html")
 
     inspect = add("inspect", _inspect, "what is in a file, and how that was found", _INSPECT)
@@ -448,6 +463,7 @@ senoscore explain results/tumour --cell AAACCTGAGAAACCAT-1 --tsv cell.tsv --png 
 senoscore explain results/tumour --lineage mono_mac --state senescent"""
 _FREEZE: Final = """\
 senoscore freeze results/healthy healthy.npz
+senoscore analyse tumour.h5ad --out results/tumour --signatures verdict
 senoscore analyse tumour.h5ad --out results/tumour --reference healthy.npz"""
 _SUMMARY: Final = """\
 senoscore summary results pbmc tumour"""

@@ -136,7 +136,6 @@ def choose_signatures(
     return shipped.select(with_verdict(signatures)) | published
 
 
-
 def prepare(
     signatures: SignatureSet,
     genes: GeneIndex,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from senoscore.config import Config, parse
 from senoscore.calling import with_verdict
+from senoscore.config import Config, parse
 from senoscore.pipeline import BLOCK_SIZE, OUTPUTS, SECTIONS, SHARDED
 
 RULES: Final = Path(__file__).resolve().parent / "rules"
