@@ -80,22 +80,27 @@ def _keep_memory() -> None:
             ctypes.CDLL(None).mallopt(option, size)
 
 
-def _analyse(args: argparse.Namespace) -> int:
-    _exists(args.file)
-    _keep_memory()
+def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What differs from the defaults; pydantic is not loaded where nothing needs it."""
     chosen = [*args.set, *([f"score.reference={args.reference}"] if args.reference else [])]
-    settings = None
-    if args.signatures and not chosen and not args.config:  # pydantic need not be loaded for this
-        from senoscore.scoring import choose_signatures
-
-        names = args.signatures.split(",")
-        choose_signatures(names)
-        settings = {"score": {"signatures": names}}
-    elif chosen or args.config:
+    if chosen or args.config:
         from senoscore import config
 
         chosen += [f"score.signatures=[{args.signatures}]"] if args.signatures else []
-        settings = config.settings_for_file(args.file, args.config, chosen)
+        return config.settings_for_file(args.file, args.config, chosen)
+    if not args.signatures:
+        return None
+    from senoscore.scoring import choose_signatures
+
+    names = args.signatures.split(",")
+    choose_signatures(names)
+    return {"score": {"signatures": names}}
+
+
+def _analyse(args: argparse.Namespace) -> int:
+    _exists(args.file)
+    _keep_memory()
+    settings = _settings(args)
     from senoscore.pipeline import analyse
 
     out = Path(args.out)

@@ -156,6 +156,14 @@ def _do(stage: str, run: _Run) -> None:
     logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
 
 
+def _wait(run: _Run) -> None:
+    """Until what was left to do beside the stages is done."""
+    if run.waiting:
+        started = time.perf_counter()
+        run.finish()
+        logger.info("stage finish: %.1f s", time.perf_counter() - started)
+
+
 def _give_back_memory() -> None:
     """What was freed goes back to the system: on Linux the heaps of threads keep it otherwise."""
     with suppress(AttributeError, OSError):
@@ -214,8 +222,9 @@ def analyse(
                 if stage == "doublets" and not chosen.qc.scrublet:
                     continue
                 if stage == "report":  # it reads the files
-                    run.finish()
+                    _wait(run)
                 _do(stage, run)
+            _wait(run)
         assert run.known is not None
         return cast("AnnData", run.known["result"])
 

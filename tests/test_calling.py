@@ -375,6 +375,34 @@ def test_the_printed_rule_has_every_threshold() -> None:
         assert shown in text, name
 
 
+def test_the_verdict_is_read_from_the_signatures_it_names() -> None:
+    """Any that is missing from the list would be missing from `signatures: [verdict]`."""
+    asked: set[str] = set()
+
+    class Heard(calling.Tables):
+        def __getitem__(self, signature: str) -> tuple[np.ndarray, np.ndarray]:
+            asked.add(signature)
+            return super().__getitem__(signature)
+
+        def p(self, signature: str) -> np.ndarray:
+            asked.add(signature)
+            return super().p(signature)
+
+    made = tables([SENESCENT] * len(keys.LINEAGES))
+    heard = Heard(made.z, made.pvalue, made.padj)
+    cells = pd.DataFrame(
+        {
+            "lineage": list(keys.LINEAGES), "t_subset": "CD8", "qc_pass": True,
+            "doublet_mixed_lineage": False, "total_counts": 1000.0,
+        },
+        index=made.z.index,
+    )  # fmt: skip
+    seen = pd.DataFrame(np.uint8(keys.SEEN), index=made.z.index, columns=list(NAMES))
+    calling.verdicts(heard, cells, seen, settings=CallSettings())
+    calling.t_axes(heard, np.ones(len(cells), bool))
+    assert asked == set(calling.verdict_signatures()) == set(NAMES)
+
+
 def test_nk_cells_are_called_inside_cd56dim_and_adaptive_ones_are_told() -> None:
     senescent = {"nk_senescence": 1e-6, "core_senescence": 1e-6}
 

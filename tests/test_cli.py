@@ -35,6 +35,7 @@ def as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     logger, show = logging.getLogger("senoscore"), warnings.showwarning
     handlers, level = logger.handlers[:], logger.level
+    monkeypatch.setattr(cli, "_keep_memory", lambda: None)
     yield
     logger.handlers[:], warnings.showwarning = handlers, show
     logger.setLevel(level)
@@ -201,6 +202,20 @@ def test_values_that_cannot_be_scored_are_said_with_what_to_do(
     assert len(told) == 1
     assert told[0].startswith("senoscore: warning: scaled.h5ad: X holds scaled values")
     assert "give a file with counts" in told[0]
+
+
+def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(300, 3000, n_donors=2).write_h5ad(tmp_path / "cohort.h5ad")
+    names = ["t_axis_exhaustion", "core_senescence"]
+    chosen = ["analyse", "cohort.h5ad", "--out", "out", "--no-report", "--signatures"]
+    for also in ([], ["--set", "call.fdr=0.1"]):
+        assert run(*chosen, ",".join(names), *also) == 0
+        found = read_h5ad(tmp_path / "out" / "senoscore.h5ad")
+        assert list(found.var_names) == names
+        assert json.loads(found.uns["senoscore"]["settings"])["call"]["fdr"] == (0.1 if also else 0.05)
+    capsys.readouterr()
+    assert run(*chosen, "core_senescense") == 2
+    assert "no signature 'core_senescense' (did you mean core_senescence" in capsys.readouterr().err
 
 
 def test_config_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

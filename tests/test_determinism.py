@@ -264,6 +264,23 @@ def test_a_signature_scores_the_same_alone(
         assert sha256(alone.layers[name]) == sha256(np.asarray(company.layers[name])), name
 
 
+def test_the_signatures_of_the_verdict_give_the_same_calls(
+    cohort: Path, baseline: tuple[Path, Hashes], tmp_path: Path
+) -> None:
+    analyse(cohort, out=tmp_path, threads=2, settings={"score": {"signatures": ["verdict"]}})
+    few, all_of_them = outputs(tmp_path), baseline[1]
+    calls = [
+        n for n in all_of_them if n.startswith(("obs", "donors", "lineages", "t_cells", "targets"))
+    ]
+    assert len(calls) > 40
+    assert [name for name in calls if few[name] != all_of_them[name]] == []
+    # the tables of all signatures have the rows of the few, as they are (those of comparisons.tsv are
+    # adjusted for all that is compared)
+    for table in ("coverage.tsv", "pooled.tsv"):
+        one, other = (set((at / table).read_text().splitlines()) for at in (tmp_path, baseline[0]))
+        assert one < other, table
+
+
 # -------------------------------------------------------------------------------------------------
 # without labels: lineages from clusters; and the report
 
