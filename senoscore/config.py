@@ -819,6 +819,9 @@ def _sentence(details: ErrorDetails, places: Places) -> str:
             what = "should have no '{', '}', '<' or '>' in it, which Snakemake reads its own way"
         else:
             what = "an id has letters, digits, '.', '_' and '-', and starts with a letter or digit"
+    elif details["type"] == "tuple_type":
+        shown = _shown(details["input"])
+        what = f"should be a list, found {shown}: write it in brackets"
     elif details["type"] != "source":
         what = f"{what[:1].lower()}{what[1:]}, found {_shown(details['input'])}"
         if details["type"] == "literal_error" and isinstance(details["input"], str):

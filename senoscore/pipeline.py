@@ -41,12 +41,13 @@ from senoscore.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from senoscore import calling, targets
+    from senoscore import adjust, calling, targets
     from senoscore.citeseq import Evidence
     from senoscore.explain import Judged
     from senoscore.inputs import Input
     from senoscore.io.blocks import RowBlocks
     from senoscore.reference import Reference
+    from senoscore.scoring import Matched
     from senoscore.streaming import Panel, Scan
 
 logger = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ def run_stage(
     run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
     with run.working():
         _do(stage, run)
+        _wait(run)
 
 
 def _do(stage: str, run: _Run) -> None:
@@ -802,59 +804,77 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
     return parts[0][name] if len(parts) == 1 else np.vstack([part[name] for part in parts])
 
 
-def _call(run: _Run) -> None:
-    from senoscore import adjust, calling, certificate, citeseq, donors, scoring, smoothing
-    from senoscore.kernels.passes import GROUP_SHIFT, UNIT
+@dataclass
+class _Scores:
+    """Scores with their p-values, and what they were measured against.
 
+    able: lineages x strata x signatures, `power.powered`. calibrated: gives calibration.tsv, worked out
+    meanwhile. told: what scoring against a reference says of the data. others: of the parts of stage
+    score, another method's scores.
+    """
+
+    matched: Matched
+    able: NDArray[np.uint8]
+    pooled: pd.DataFrame = field(default_factory=pd.DataFrame)
+    plan: Any = None
+    histogram: Any = None
+    calibrated: Callable[[], pd.DataFrame] = pd.DataFrame
+    told: dict[str, Any] | None = None
+    others: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass
+class _Judged:
+    """The verdict, and what it was read from.
+
+    frames: z, p and adjusted p. rna: the same as tables, without antibodies.
+    """
+
+    frames: Mapping[str, pd.DataFrame]
+    rna: calling.Tables
+    recorder: adjust.Recorder
+    evidence: Evidence | None
+    audited: pd.DataFrame
+    calls: pd.DataFrame
+    obs: pd.DataFrame
+
+
+def _call(run: _Run) -> None:
     hashed = run.once("sha256", run.hash_source)
     data = run.input()
     if run.known is not None:
         # what burden asks of the marker genes: they would lie here till then
         _target_expression(run)
     state = run.once("state", lambda: _Scoring(run, data))
+    scores = _p_values(run, data, state)
+    run.drop("score")
+    _give_back_memory()
+    judged = _judge(run, data, state, scores)
+    run.keep("scored", (judged.obs, judged.frames["z"].astype(np.float32, copy=False)))
+    run.drop("genes", "state")
+    run.later(_vouch, run, data, state, scores, judged, hashed)
+    for state_name in ("exhausted", "senescent"):
+        write_tsv(_t_table(judged.obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
+    write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
+    write_tsv(scores.pooled, run.path("pooled.tsv"))
+    write_tsv(judged.audited, run.path("protein_audit.tsv"))
+    write_tsv(_agreement(run, state, judged.frames, judged.calls), run.path("agreement.tsv"))
+
+
+def _p_values(run: _Run, data: Input, state: _Scoring) -> _Scores:
+    """What stage score left, as p-values; the calibration goes on."""
+    from senoscore import donors, scoring
+    from senoscore.kernels.passes import GROUP_SHIFT, UNIT
+
     parts = run.parts("score")
     score, z = _joined(parts, "score"), _joined(parts, "z")
     names = list(state.prepared.signatures)
-    n = len(state.cells)
-    able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), np.uint8)
-    calibration, pooled = pd.DataFrame(), pd.DataFrame()
-    plan: Any = None
-    histogram: Any = None
-    calibrated = told = None
-    if "histogram" in parts[0]:
-        histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-        plan = state.plan(parts)
-        scoring.note_unscored(state.prepared, plan.usable, plan)
-        _same_reference(state.reference, parts)
-        if state.fitted is not None:
-            matched = scoring.finish_fitted(score, z, state.fitted, state.codes, state.strata)
-            able = state.fitted.able
-            told = scoring.tell_reference(
-                state.fitted, state.prepared, histogram, state.depth, state.codes, state.counted
-            )
-            calibration = told["transfer"]
-        else:
-            calibrated = run.beside(
-                scoring.calibrate, state.prepared, plan, sums=state.sums, eligible=state.eligible,
-                genes=data.genes, sample=state.sample, sample_rows=state.sample_rows,
-                totals=state.totals, depth=state.depth, codes=state.codes, strata=state.strata,
-                kind=state.kind, n_sets=N_HELD_BACK, seed=run.settings.score.seed,
-                threads=run.threads,
-            )  # fmt: skip
-            matched = scoring.finish(
-                score, z, histogram, state.codes, state.strata, threads=run.threads
-            )
-            able = _able(run, state, plan, histogram, score, z)
-        group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
-        pooled = donors.pooled_table(
-            state.group_table, group_sums,
-            np.bincount(state.groups[state.groups >= 0], minlength=len(state.group_table)),
-            names, plan.usable, keys.LINEAGES, n_null=plan.n_null,
-            unit=UNIT / 2**GROUP_SHIFT,
-        )  # fmt: skip
-    else:
-        empty = np.full((n, len(names)), np.nan)
-        matched = scoring.Matched(score, z, empty, empty)
+    others = {
+        name: _joined(parts, name)
+        for name in parts[0]
+        if name not in _SCORE_ARRAYS and not name.startswith("plan_")
+    }
+    if "histogram" not in parts[0]:
         refused = scoring.refused_scale(data.scale, data.matrix)
         state.prepared.var["status"] = "not scored"
         state.prepared.var["reason"] = refused
@@ -864,92 +884,118 @@ def _call(run: _Run) -> None:
             SenoscoreWarning,
             stacklevel=2,
         )
-    # what is not needed again would be the largest part of the memory of a large file
-    del z
-    for part in parts:
-        part.pop("z", None)
-    _give_back_memory()
-    index = state.cells.index
+        nothing = np.full(score.shape, np.nan)
+        able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), np.uint8)
+        return _Scores(scoring.Matched(score, z, nothing, nothing), able, others=others)
+    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+    group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
+    plan = state.plan(parts)
+    scoring.note_unscored(state.prepared, plan.usable, plan)
+    _same_reference(state.reference, parts)
+    pooled = donors.pooled_table(
+        state.group_table, group_sums,
+        np.bincount(state.groups[state.groups >= 0], minlength=len(state.group_table)),
+        names, plan.usable, keys.LINEAGES, n_null=plan.n_null,
+        unit=UNIT / 2**GROUP_SHIFT,
+    )  # fmt: skip
+    if state.fitted is not None:
+        matched = scoring.finish_fitted(score, z, state.fitted, state.codes, state.strata)
+        told = scoring.tell_reference(
+            state.fitted, state.prepared, histogram, state.depth, state.codes, state.counted
+        )
+        transfer = told["transfer"]
+        return _Scores(
+            matched, state.fitted.able, pooled, plan, histogram, lambda: transfer, told, others
+        )
+    calibrated = run.beside(
+        scoring.calibrate, state.prepared, plan, sums=state.sums, eligible=state.eligible,
+        genes=data.genes, sample=state.sample, sample_rows=state.sample_rows,
+        totals=state.totals, depth=state.depth, codes=state.codes, strata=state.strata,
+        kind=state.kind, n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
+    )  # fmt: skip
+    matched = scoring.finish(score, z, histogram, state.codes, state.strata, threads=run.threads)
+    able = _able(run, state, plan, histogram, score, z)
+    return _Scores(matched, able, pooled, plan, histogram, calibrated, others=others)
+
+
+def _judge(run: _Run, data: Input, state: _Scoring, scores: _Scores) -> _Judged:
+    """The verdict of every cell."""
+    from senoscore import adjust, calling, citeseq
+
+    matched, names = scores.matched, list(state.prepared.signatures)
     frames = {
-        name: pd.DataFrame(values, index=index, columns=names)
+        name: pd.DataFrame(values, index=state.cells.index, columns=names)
         for name, values in (("z", matched.z), ("pvalue", matched.pvalue), ("padj", matched.padj))
     }
-    tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
+    rna = tables = calling.Tables(frames["z"], frames["pvalue"], frames["padj"])
     recorder = adjust.Recorder()
     frozen = None if state.reference is None else adjust.Frozen(state.reference.steps)
     evidence = citeseq.for_run(run.source, data, state.cells, run.settings.call)
-    audited, rna = pd.DataFrame(columns=list(citeseq.AUDIT)), tables
+    audited = pd.DataFrame(columns=list(citeseq.AUDIT))
     if evidence is not None:
-        audited = _audit(run, state, evidence, tables, able, frozen)
+        audited = _audit(run, state, evidence, tables, scores.able, frozen)
         tables = evidence.on(tables)
-    calls = _calls(run, state, tables, able, frozen or recorder)
+    calls = _calls(run, state, tables, scores.able, frozen or recorder)
     if evidence is not None:
         calls = evidence.tell(calls)
     obs = _storable(
         pd.concat([_original_obs(data.obs, [*state.cells, *calls]), state.cells, calls], axis=1)
     )
-    run.keep("scored", (obs, frames["z"].astype(np.float32, copy=False)))
-    run.drop("score", "genes", "state")
+    return _Judged(frames, rna, recorder, evidence, audited, calls, obs)
 
-    def rest() -> None:
-        """What the calls do not wait for: how far they can be trusted, and the artefacts."""
-        nonlocal plan, histogram, calibration, parts
-        certified = pd.DataFrame(columns=list(certificate.COLUMNS))
-        if histogram is not None and data.scale == "counts":
-            fitted = state.fitted
-            certified = certificate.certify(
-                plan,
-                calling.thresholds(rna, state.cells, recorder.curves, threads=run.threads)
-                if fitted is None
-                else fitted.thresholds,
-                voting=state.prepared.voting, able=able, cells=state.cells,
-                histogram=histogram if fitted is None else fitted.histogram,
-                within=None if fitted is None else fitted.strata,
-                calls=calls, sample=state.sample, sample_rows=state.sample_rows,
-                gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
-                codes=state.codes, strata=state.counted, settings=run.settings.call,
-                arm=evidence.table if evidence is not None and evidence.used else None,
-                threads=run.threads,
-            )  # fmt: skip
-        if calibrated is not None:
-            calibration = calibrated()
-        # these are not needed again
-        plan = histogram = None
-        state.sample = state.sample[:0]
-        parts = [
-            {k: v for k, v in part.items() if k not in _SCORE_ARRAYS and not k.startswith("plan_")}
-            for part in parts
-        ]
-        _give_back_memory()
-        adata = _score_space(run, data, state, matched, obs, calls, calibration, hashed.result())
-        if len(certified):
-            adata.uns[keys.UNS]["certificate"] = certified
-        if told is not None:
-            adata.uns[keys.UNS]["reference"] = told
-        if evidence is not None:
-            adata.obsm.update(citeseq.keep(evidence, index))
-            adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, audited)
-        settings = run.settings.call
-        if settings.smooth is not None:
-            shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
-            adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
-                frames["z"][shown], run.source, settings.smooth, state.codes,
-                settings.smooth_neighbors,
-            )  # fmt: skip
-        for name in parts[0]:  # another method's scores
-            adata.layers[name] = _joined(parts, name).astype(np.float32, copy=False)
-        write_h5ad(adata, run.path("senoscore.h5ad"))
-        run.keep("result", adata)
-        write_tsv(calibration, run.path("calibration.tsv"))
-        write_tsv(certified, run.path("certificate.tsv"))
 
-    run.later(rest)
-    for state_name in ("exhausted", "senescent"):
-        write_tsv(_t_table(obs, state_name), run.path(f"t_cells_{state_name}.tsv"))
-    write_tsv(state.prepared.var.reset_index(), run.path("coverage.tsv"))
-    write_tsv(pooled, run.path("pooled.tsv"))
-    write_tsv(audited, run.path("protein_audit.tsv"))
-    write_tsv(_agreement(run, state, frames, calls), run.path("agreement.tsv"))
+def _vouch(
+    run: _Run, data: Input, state: _Scoring, scores: _Scores, judged: _Judged, hashed: Future[str]
+) -> None:
+    """What nothing waits for: how far the calls can be trusted, and the artefact that says it all."""
+    from senoscore import calling, certificate, citeseq, smoothing
+
+    certified = pd.DataFrame(columns=list(certificate.COLUMNS))
+    evidence, fitted, settings = judged.evidence, state.fitted, run.settings.call
+    if scores.histogram is not None and data.scale == "counts":
+        certified = certificate.certify(
+            scores.plan,
+            calling.thresholds(
+                judged.rna, state.cells, judged.recorder.curves, threads=run.threads
+            )
+            if fitted is None
+            else fitted.thresholds,
+            voting=state.prepared.voting, able=scores.able, cells=state.cells,
+            histogram=scores.histogram if fitted is None else fitted.histogram,
+            within=None if fitted is None else fitted.strata,
+            calls=judged.calls, sample=state.sample, sample_rows=state.sample_rows,
+            gene_ids=data.genes.ids, sums=state.sums, n_cells=state.n_cells, depth=state.depth,
+            codes=state.codes, strata=state.counted, settings=settings,
+            arm=evidence.table if evidence is not None and evidence.used else None,
+            threads=run.threads,
+        )  # fmt: skip
+    calibration = scores.calibrated()
+    # what is not needed again would be the largest part of the memory of a large file
+    scores.plan = scores.histogram = None
+    state.sample = state.sample[:0]
+    _give_back_memory()
+    adata = _score_space(
+        run, data, state, scores.matched, judged.obs, judged.calls, calibration, hashed.result()
+    )
+    if len(certified):
+        adata.uns[keys.UNS]["certificate"] = certified
+    if scores.told is not None:
+        adata.uns[keys.UNS]["reference"] = scores.told
+    if evidence is not None:
+        adata.obsm.update(citeseq.keep(evidence, state.cells.index))
+        adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, judged.audited)
+    if settings.smooth is not None:
+        shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
+        adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
+            judged.frames["z"][shown], run.source, settings.smooth, state.codes,
+            settings.smooth_neighbors,
+        )  # fmt: skip
+    for name, values in scores.others.items():
+        adata.layers[name] = values.astype(np.float32, copy=False)
+    write_h5ad(adata, run.path("senoscore.h5ad"))
+    run.keep("result", adata)
+    write_tsv(calibration, run.path("calibration.tsv"))
+    write_tsv(certified, run.path("certificate.tsv"))
 
 
 def _agreement(

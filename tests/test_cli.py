@@ -212,7 +212,9 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
         assert run(*chosen, ",".join(names), *also) == 0
         found = read_h5ad(tmp_path / "out" / "senoscore.h5ad")
         assert list(found.var_names) == names
-        assert json.loads(found.uns["senoscore"]["settings"])["call"]["fdr"] == (0.1 if also else 0.05)
+        assert json.loads(found.uns["senoscore"]["settings"])["call"]["fdr"] == (
+            0.1 if also else 0.05
+        )
     capsys.readouterr()
     assert run(*chosen, "core_senescense") == 2
     assert "no signature 'core_senescense' (did you mean core_senescence" in capsys.readouterr().err

@@ -270,6 +270,8 @@ pathvars: {log: x, results: y}
          "found 0"),
         ("datasets: {a: x}\nscore: {signature_files: [no.gmt]}\n",
          "line 2: score.signature_files.0: the file 'no.gmt' does not exist"),
+        ("datasets: {a: x}\nscore: {signatures: verdict}\n", "line 2: score.signatures: should be a "
+         "list, found 'verdict': write it in brackets"),
         ("datasets: no.tsv\n", "datasets: the table 'no.tsv' does not exist"),
         ("!!python/object/apply:os.system [x]\n", "line 1: not valid YAML: could not determine a "
          "constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
