@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -77,8 +78,11 @@ def _facts(folder: Path) -> list[str]:
             found.append(f"{int(passed.sum()):,} pass")
         coverage = folder / "coverage.tsv"
         if coverage.exists():
-            with coverage.open(encoding="utf-8") as table:
-                found.append(f"{sum(1 for _ in table) - 1:,} signatures")
+            with coverage.open(encoding="utf-8", newline="") as table:
+                status = [row["status"] for row in csv.DictReader(table, delimiter="\t")]
+            scored = status.count("scored")
+            of = f" of {len(status)}" if scored < len(status) else ""
+            found.append(f"{scored}{of} signatures")
     return found
 
 

@@ -198,8 +198,11 @@ def test_values_that_cannot_be_scored_are_said_with_what_to_do(
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert run("analyse", "scaled.h5ad", "--out", "out", "--no-report") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "no signature" in line]
+    said = capsys.readouterr().err
+    told = [line for line in said.splitlines() if "no signature" in line]
     assert len(told) == 1
+    assert "200 cells, " in said
+    assert ", 0 of 56 signatures, " in said
     assert told[0].startswith("senoscore: warning: scaled.h5ad: X holds scaled values")
     assert "give a file with counts" in told[0]
 

@@ -55,7 +55,7 @@ _NEEDS: Final[Mapping[str, _Need]] = {
     "doublets": _Need(base=1000, per_cell=9000, reads=True),
     "annotate": _Need(base=500, panels=1.2, samples=2),
     "score": _Need(per_score=16, samples=1, nulls=1, reads=True),
-    "call": _Need(per_cell=700, per_score=24, samples=3, nulls=3),
+    "call": _Need(base=430, per_cell=700, per_score=24, samples=3, nulls=3),
     "burden": _Need(panels=1, per_score=6, samples=1),
     "report": _Need(per_cell=2000, per_score=16, panels=1),
 }
