@@ -1,10 +1,14 @@
-"""Numbers in few bytes."""
+"""Numbers in few bytes; and the first pass against sums that anyone can follow."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from scipy import sparse
 
+from senoscore.kernels.passes import COUNTS, FIX_X, LINEAR, LOG, gene_roles, scan_rows
 from senoscore.streaming import as_float, compact
 
 
@@ -26,3 +30,64 @@ def test_counts_take_few_bytes_and_nothing_is_rounded(
     small = compact(stored)
     assert small.dtype == expected
     np.testing.assert_array_equal(as_float(small), stored)
+
+
+def values_of(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Values above zero, but for the logged ones, of which some are below."""
+    counts = rng.poisson(2, n).astype(np.float64)
+    if kind == "counts":
+        some = rng.choice(n, n // 20, replace=False)
+        counts[some] = rng.choice([255, 256, 70_000], len(some))
+    elif kind == "counts beyond 31 bits":
+        counts[rng.choice(n, n // 50, replace=False)] = 2.0**33
+    elif kind == "fractional counts":
+        counts[rng.choice(n, n // 2, replace=False)] += 0.25
+    elif kind == "logged":
+        counts = np.round(rng.normal(1, 1, n), 3)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("counts", COUNTS), ("counts beyond 31 bits", COUNTS), ("fractional counts", COUNTS),
+        ("counts", LINEAR), ("fractional counts", LINEAR), ("logged", LOG), ("counts", LOG),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("width", [np.float32, np.float64])
+def test_the_first_pass_adds_up_what_is_there(kind: str, code: int, width: type) -> None:
+    rng = np.random.default_rng(len(kind) + code)
+    n_cells, n_genes = 40, 300
+    dense = values_of(kind, n_cells * n_genes, rng).astype(width).reshape(n_cells, n_genes)
+    dense[rng.random(dense.shape) < 0.4] = 0
+    dense[7] = 0
+    matrix = sparse.csr_matrix(dense)
+    classes = rng.choice([0, 0, 0, 1, 2, 4, 3], n_genes).astype(np.uint8)
+    panel = np.sort(rng.choice(n_genes, 60, replace=False))
+    lineage = rng.integers(-1, 3, n_cells)
+    metrics, sums = np.zeros((n_cells, 6)), np.zeros((3, n_genes), np.int64)
+    indptr = np.empty(n_cells + 1, np.int64)
+    indices, data = np.empty(matrix.nnz, np.int32), np.empty(matrix.nnz, width)
+    scan_rows(
+        matrix.indptr.astype(np.int64), matrix.indices, matrix.data, code,
+        gene_roles(classes, panel), lineage, metrics, sums, indptr, indices, data,
+    )  # fmt: skip
+
+    kept = sparse.csr_matrix((data[: indptr[-1]], indices[: indptr[-1]], indptr), (n_cells, 60))
+    np.testing.assert_array_equal(kept.toarray(), dense[:, panel])
+    wide = dense.astype(np.float64)
+    expected = np.zeros_like(sums)
+    for i, row in enumerate(wide):
+        total = math.fsum(row)
+        top = math.fsum(sorted(row[row != 0])[-50:])
+        of_class = [math.fsum(row[classes & bit > 0]) for bit in (1, 2, 4)]
+        told = [total, np.count_nonzero(row), top, *of_class]
+        np.testing.assert_allclose(metrics[i], told, rtol=1e-7, atol=1e-4)
+        if lineage[i] < 0 or not total > 0:
+            continue
+        logged = {
+            COUNTS: lambda v, t=total: math.log1p(v * 1e4 / t), LINEAR: math.log1p, LOG: float,
+        }[code]  # fmt: skip
+        expected[lineage[i]] += [round(logged(v) * 2**FIX_X) for v in row]
+    # a unit for each cell: what a logarithm may differ by in its last bit
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=n_cells)

@@ -173,10 +173,7 @@ def scan_rows(
         differ = np.uint8(0)
         for k in range(n):
             differ |= np.uint8(whole[k] != values[k])
-        least = np.int32(0)
-        for k in range(n):
-            least = min(least, whole[k])
-        is_odd = differ != 0 or least < 0  # some are no counts
+        is_odd = differ != 0  # some are no counts
         # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
         # that the order of genes cannot show
         counted, fraction = np.int64(0), 0
