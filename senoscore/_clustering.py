@@ -1,10 +1,10 @@
 """Clusters for files that bring none, so that markers can be read from many cells at a time.
 
 Principal components of the variable genes, exact nearest neighbours, a graph of shared neighbours,
-Leiden. Cells beyond a limit are given to the nearest cluster. Sums and
-communities depend on the order of cells, so they are taken in an order of their own (`order_of`); of
-more than `MAX_CHOOSING` cells, which choose the genes still depends on the file's. Nothing random is drawn outside igraph's own generator, which is seeded and then
-handed back.
+Leiden. Cells beyond a limit are given to the nearest cluster. Sums and communities depend on the order
+of cells, so they are taken in an order of their own (`order_of`); of more than `MAX_CHOOSING` cells,
+which choose the genes still depends on the file's. Nothing random is drawn outside igraph's own
+generator, which is seeded and then handed back.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ _SHOWN: Final = (
     "title", "description", "lineages", "species", "role", "source", "licence", "warning",
 )  # fmt: skip
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
 
 class _Parser(argparse.ArgumentParser):
     """Says a mistake in one sentence, with the near name for an unknown command."""
@@ -73,10 +75,8 @@ def _keep_memory() -> None:
 
     gc.set_threshold(100_000, 50, 100)
     atexit.register(gc.freeze)  # nor when the process ends
-    with contextlib.suppress(
-        AttributeError, OSError
-    ):  # of glibc: blocks up to 32 MiB, 256 MiB free
-        for option, size in ((-3, 32 << 20), (-1, 256 << 20)):
+    with contextlib.suppress(AttributeError, OSError):  # another library than glibc
+        for option, size in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):
             ctypes.CDLL(None).mallopt(option, size)
 
 
@@ -92,7 +92,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
         return None
     from senoscore.scoring import choose_signatures
 
-    names = args.signatures.split(",")
+    names = [name.strip() for name in args.signatures.split(",")]
     choose_signatures(names)
     return {"score": {"signatures": names}}
 
@@ -437,7 +437,8 @@ senoscore run my.yaml --profile slurm --default-resources slurm_account=lab
 senoscore run my.yaml -n          what would be done (unknown options go to Snakemake)"""
 _ANALYSE: Final = """\
 senoscore analyse pbmc.h5ad --out results/pbmc --threads 4
-senoscore analyse pbmc.h5ad --out results/pbmc --set dataset.cell_type=louvain --set call.fdr=0.1"""
+senoscore analyse pbmc.h5ad --out results/pbmc --set dataset.cell_type=louvain --set call.fdr=0.1
+senoscore analyse large.h5ad --out results/large --threads 8 --signatures verdict --no-report"""
 _INSPECT: Final = """\
 senoscore inspect pbmc.h5ad
 senoscore inspect pbmc.h5ad --json | jq .counts"""
@@ -468,7 +469,6 @@ senoscore explain results/tumour --cell AAACCTGAGAAACCAT-1 --tsv cell.tsv --png 
 senoscore explain results/tumour --lineage mono_mac --state senescent"""
 _FREEZE: Final = """\
 senoscore freeze results/healthy healthy.npz
-senoscore analyse tumour.h5ad --out results/tumour --signatures verdict
 senoscore analyse tumour.h5ad --out results/tumour --reference healthy.npz"""
 _SUMMARY: Final = """\
 senoscore summary results pbmc tumour"""

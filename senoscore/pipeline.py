@@ -145,7 +145,6 @@ def run_stage(
     run = _Run(Path(directory), source, chosen, threads, shard, block_size, progress)
     with run.working():
         _do(stage, run)
-        _wait(run)
 
 
 def _do(stage: str, run: _Run) -> None:
@@ -156,14 +155,6 @@ def _do(stage: str, run: _Run) -> None:
     _STAGE_FUNCTIONS[stage](run)
     _give_back_memory()
     logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
-
-
-def _wait(run: _Run) -> None:
-    """Until what was left to do beside the stages is done."""
-    if run.waiting:
-        started = time.perf_counter()
-        run.finish()
-        logger.info("stage finish: %.1f s", time.perf_counter() - started)
 
 
 def _give_back_memory() -> None:
@@ -224,9 +215,8 @@ def analyse(
                 if stage == "doublets" and not chosen.qc.scrublet:
                     continue
                 if stage == "report":  # it reads the files
-                    _wait(run)
+                    run.finish()
                 _do(stage, run)
-            _wait(run)
         assert run.known is not None
         return cast("AnnData", run.known["result"])
 
@@ -265,7 +255,10 @@ class _Run:
         """While stages run: what is left to do beside them is done, what was opened is closed."""
         with self.open, self.background:
             yield
-            self.finish()
+            if self.waiting:
+                started = time.perf_counter()
+                self.finish()
+                logger.info("stage finish: %.1f s", time.perf_counter() - started)
 
     def matrix(self, *, again: bool) -> RowBlocks:
         """The rows of the matrix; `again`: kept in scratch space for the next time, if there is room.
@@ -804,6 +797,10 @@ def _joined(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
     return parts[0][name] if len(parts) == 1 else np.vstack([part[name] for part in parts])
 
 
+def _summed(parts: list[dict[str, NDArray[Any]]], name: str) -> NDArray[Any]:
+    return sum((part[name] for part in parts[1:]), start=parts[0][name])
+
+
 @dataclass
 class _Scores:
     """Scores with their p-values, and what they were measured against.
@@ -887,8 +884,7 @@ def _p_values(run: _Run, data: Input, state: _Scoring) -> _Scores:
         nothing = np.full(score.shape, np.nan)
         able = np.zeros((len(keys.LINEAGES), state.n_strata, len(names)), np.uint8)
         return _Scores(scoring.Matched(score, z, nothing, nothing), able, others=others)
-    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
-    group_sums = sum((part["group_sums"] for part in parts[1:]), start=parts[0]["group_sums"])
+    histogram, group_sums = _summed(parts, "histogram"), _summed(parts, "group_sums")
     plan = state.plan(parts)
     scoring.note_unscored(state.prepared, plan.usable, plan)
     _same_reference(state.reference, parts)
@@ -1309,7 +1305,7 @@ def reopen(
             "nothing to explain"
         )
     score, z = _joined(parts, "score"), _joined(parts, "z")
-    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+    histogram = _summed(parts, "histogram")
     plan, fitted = state.plan(parts), state.fitted
     _same_reference(state.reference, parts)
     if fitted is None:
@@ -1403,7 +1399,7 @@ def freeze(
     if path is not None and path.is_file() and sha256_file(path) != sha256:
         raise InputDataError(f"{path} has changed since it was scored: analyse it again")
     score, z = _joined(parts, "score"), _joined(parts, "z")
-    histogram = sum((part["histogram"] for part in parts[1:]), start=parts[0]["histogram"])
+    histogram = _summed(parts, "histogram")
     plan = state.plan(parts)
     matched = scoring.finish(score, z, histogram, state.codes, state.strata)
     able = _able(run, state, plan, histogram, score, z)

@@ -212,7 +212,7 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     names = ["t_axis_exhaustion", "core_senescence"]
     chosen = ["analyse", "cohort.h5ad", "--out", "out", "--no-report", "--signatures"]
     for also in ([], ["--set", "call.fdr=0.1"]):
-        assert run(*chosen, ",".join(names), *also) == 0
+        assert run(*chosen, ", ".join(names), *also) == 0
         found = read_h5ad(tmp_path / "out" / "senoscore.h5ad")
         assert list(found.var_names) == names
         assert json.loads(found.uns["senoscore"]["settings"])["call"]["fdr"] == (

@@ -518,9 +518,8 @@ def test_doublets_hold_two_cells(cohort: anndata.AnnData) -> None:
 
 def test_a_doublet_has_the_labels_of_the_cell_that_gave_more_counts() -> None:
     options: dict[str, Any] = {"seed": 6, "ambient_fraction": 0}
-    alone = simulate(
-        1500, 3000, doublet_fraction=0, **options
-    )  # the cells drawn first, by themselves
+    # the cells drawn first, by themselves
+    alone = simulate(1500, 3000, doublet_fraction=0, **options)
     made = simulate(1500, 3000, doublet_fraction=0.5, **options)
     double = made.obs["true_doublet"].to_numpy()
     first, total = (np.asarray(a.X.sum(axis=1)).ravel() for a in (alone, made))

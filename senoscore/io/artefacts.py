@@ -76,13 +76,8 @@ def _sync_folder(folder: Path) -> None:
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    # in large pieces: beside a busy thread each piece waits for Python's lock
-    piece = memoryview(bytearray(1 << 22))
-    found = hashlib.sha256()
-    with Path(path).open("rb", buffering=0) as handle:
-        while n := handle.readinto(piece):
-            found.update(piece[:n])
-    return found.hexdigest()
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def dataset_dir(results: str | os.PathLike[str], dataset_id: str) -> Path:

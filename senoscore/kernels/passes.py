@@ -223,8 +223,9 @@ def scan_rows(
                 if place < np.uint32(_SMALL):
                     own[np.uint32(genes[k])] += x[place]
                 else:
-                    logged = np.log1p(float(values[k]) * TARGET_SUM / total)
-                    own[np.uint32(genes[k])] += int(np.rint(logged * _X_UNIT))
+                    own[np.uint32(genes[k])] += expression_fixed(
+                        float(values[k]), total, kind, table, i + 1
+                    )
         else:
             for k in range(n):
                 own[np.uint32(genes[k])] += expression_fixed(
