@@ -22,7 +22,8 @@ _SHOWN: Final = (
     "title", "description", "lineages", "species", "role", "source", "licence", "warning",
 )  # fmt: skip
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+# of glibc: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD; M_ARENA_MAX, for a thread's own heap gives all back
+_MALLOPT: Final = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,12 +73,16 @@ def _keep_memory() -> None:
     import atexit
     import ctypes
     import gc
+    import os
 
+    # numpy would ask for pages of 2 MB, cleared whole for arrays that are mostly not written to
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    sys.setswitchinterval(1e-3)  # threads that decode wait for the one that loads modules
     gc.set_threshold(100_000, 50, 100)
     atexit.register(gc.freeze)  # nor when the process ends
     with contextlib.suppress(AttributeError, OSError):  # another library than glibc
-        for option, size in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):
-            ctypes.CDLL(None).mallopt(option, size)
+        for option, value in _MALLOPT.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -90,11 +95,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
         return config.settings_for_file(args.file, args.config, chosen)
     if not args.signatures:
         return None
-    from senoscore.scoring import choose_signatures
-
-    names = [name.strip() for name in args.signatures.split(",")]
-    choose_signatures(names)
-    return {"score": {"signatures": names}}
+    return {"score": {"signatures": [name.strip() for name in args.signatures.split(",")]}}
 
 
 def _analyse(args: argparse.Namespace) -> int:

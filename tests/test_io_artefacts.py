@@ -326,6 +326,8 @@ def test_npz_comes_back_and_is_deterministic(tmp_path: Path, compress: bool) -> 
             np.testing.assert_array_equal(back[name], array)
             np.testing.assert_array_equal(witness[name], array)
             assert back[name].dtype == np.asarray(array).dtype
+    assert set(read_npz(tmp_path / "a.npz", "e")) == {"empty"}
+    assert set(read_npz(tmp_path / "a.npz", "none")) == set()
 
 
 def test_npz_holds_no_objects(tmp_path: Path) -> None:
@@ -390,5 +392,6 @@ def test_dataset_ids_that_could_leave_the_folder(tmp_path: Path, name: object) -
 
 
 def test_sha256(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc" * 100_000)
-    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    for content in (b"", b"abc" * 100_000, bytes(1 << 20), b"abc" * 1_000_000):
+        (tmp_path / "a").write_bytes(content)
+        assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
