@@ -32,6 +32,7 @@ from senoscore.kernels.thin import halve_rows
 from senoscore.null import (
     MIN_CELLS_PER_STRATUM,
     Plan,
+    Rows,
     SampledCells,
     VotingGenes,
     align_depth,
@@ -75,16 +76,14 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Thinned:
-    """Counts that cells have left: CSR rows of the genes wanted, and totals over all genes."""
+    """Counts that cells have left: of the genes wanted, and totals over all genes."""
 
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    data: NDArray[np.float32]
+    counts: sparse.csr_matrix
     totals: NDArray[np.float64]
 
 
 def thin(
-    sample: sparse.csr_matrix,
+    sample: Rows,
     rows: NDArray[np.int64],
     names: NDArray[np.object_],
     genes: NDArray[np.uint64],
@@ -95,17 +94,20 @@ def thin(
     Which molecules go depends on the names of cell and gene alone; `genes` are hashes of the
     latter. Counts are kept of the genes `wanted`.
     """
-    indptr = sample.indptr.astype(np.int64, copy=False)
-    size = int((indptr[rows + 1] - indptr[rows]).sum()) + 1
+    cells = sample[rows]
+    size = cells.nnz + 1
     totals, starts = np.empty((2, len(rows))), np.empty((2, len(rows) + 1), np.int64)
     indices, kept = np.empty((2, size), np.int32), np.empty((2, size), np.float32)
     halve_rows(
-        indptr, sample.indices.astype(np.int32, copy=False), sample.data, rows,
-        pd.util.hash_array(np.asarray(names, dtype=object)), genes, wanted, totals, starts, indices,
-        kept,
+        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
+        cells.data, pd.util.hash_array(np.asarray(names, dtype=object)), genes, wanted, totals,
+        starts, indices, kept,
     )  # fmt: skip
     half, quarter = (
-        Thinned(start, index[: start[-1]], value[: start[-1]], total)
+        Thinned(
+            sparse.csr_matrix((value[: start[-1]], index[: start[-1]], start), shape=cells.shape),
+            total,
+        )
         for start, index, value, total in zip(starts, indices, kept, totals, strict=True)
     )
     return half, quarter
@@ -172,7 +174,7 @@ def certify(
     able: NDArray[np.uint8],
     cells: pd.DataFrame,
     calls: pd.DataFrame,
-    sample: sparse.csr_matrix,
+    sample: Rows,
     sample_rows: NDArray[np.int64],
     gene_ids: NDArray[Any],
     sums: NDArray[np.int64],
@@ -300,7 +302,7 @@ def _score_thinned(
     if not len(which):
         return
     packed = pack_sample(
-        SampledCells(thinned.indptr, thinned.indices, thinned.data, np.arange(len(here)), totals),
+        SampledCells(thinned.counts, np.arange(len(here)), totals),
         (plan.sets.offsets[code], plan.sets.sets, plan.sets.weights), which, plan.n_null, COUNTS,
     )  # fmt: skip
     score, z, counted = score_lineage(packed, own, plan.centres[code], n_own)

@@ -57,6 +57,7 @@ from senoscore.null import (
     MIN_CELLS,
     ControlGenes,
     Plan,
+    Rows,
     VotingGenes,
     align_depth,
     bin_of,
@@ -138,7 +139,7 @@ class Judged:
     kind: int
     n_null: int
     seed: int
-    sample: sparse.csr_matrix
+    sample: Rows
     sample_rows: NDArray[np.int64]
     histogram: NDArray[np.int64]
     score: NDArray[np.float64]
@@ -290,7 +291,7 @@ def judge_adata(
         group=np.asarray((cells[keys.OBS_LINEAGE].astype(str) + " " + subset).str.strip()),
         totals=made.totals, symbols=data.genes.symbols, sums=made.first.sums,
         eligible=control_eligible(data.genes), rank=id_rank(data.genes), kind=kind,
-        seed=how["seed"], sample=made.first.sample.to_csr(),
+        seed=how["seed"], sample=made.first.sample,
         sample_rows=made.first.sample_rows, read=read, arm=used_arm(adata, settings or CallSettings()),
     )  # fmt: skip
     _check_adata(adata, judged)

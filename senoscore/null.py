@@ -28,10 +28,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from senoscore.kernels.controls import (
     draw_like,
@@ -115,12 +116,17 @@ class Plan:
         )
 
 
-class SampledCells(NamedTuple):
-    """Some rows of a CSR matrix: the rows, and the total of each."""
+class Rows(Protocol):
+    """A matrix whose rows are taken by number: CSR in memory, or packed (`streaming.Panel`)."""
 
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    data: NDArray[np.floating]
+    def __getitem__(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
+        """These rows, in this order."""
+
+
+class SampledCells(NamedTuple):
+    """Some rows of a matrix: the matrix, the rows, and the total of each."""
+
+    matrix: Rows
     rows: NDArray[np.int64]
     totals: NDArray[np.float64]
 
@@ -563,9 +569,10 @@ def pack_sample(
     needed = np.flatnonzero(np.diff(offsets))
     column = np.full(len(offsets) - 1, -1, np.int64)
     column[needed] = np.arange(len(needed))
+    cells = sample.matrix[sample.rows]
     values = by_gene(
-        sample.indptr, sample.indices, sample.data, sample.rows, sample.totals, kind, column,
-        len(needed),
+        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
+        cells.data, sample.totals, kind, column, len(needed),
     )  # fmt: skip
     return PackedSample(
         values, len(sample.rows), n_null, which, first, column[genes],

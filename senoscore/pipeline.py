@@ -89,6 +89,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "report": ("report",),
 }
 BLOCK_SIZE: Final = 1024
+BEGIN_BYTES: Final = 96 << 20  # of rows decoded while modules load
 N_HELD_BACK: Final = 100
 SECONDS_BETWEEN_LINES: Final = 30
 
@@ -217,8 +218,24 @@ def analyse(
                 if stage == "report":  # it reads the files
                     run.finish()
                 _do(stage, run)
+                if stage == "inspect":
+                    run.begin()
+                    _check_signatures(chosen)
         assert run.known is not None
         return cast("AnnData", run.known["result"])
+
+
+def _load_what_follows() -> None:
+    """Modules of the later stages, whose loading nothing then waits for."""
+    from senoscore import certificate, citeseq, compare, donors, smoothing, targets  # noqa: F401
+
+
+def _check_signatures(settings: Settings) -> None:
+    """Refuse signatures that do not exist before hours of work, not after."""
+    from senoscore.scoring import choose_signatures
+
+    if settings.score.reference is None:  # else it brings its own
+        choose_signatures(settings.score.signatures, settings.score.signature_files)
 
 
 @contextmanager
@@ -269,7 +286,8 @@ class _Run:
 
         def opened() -> RowBlocks:
             data = self.input()
-            rows = open_blocks(self.source, matrix=data.matrix)
+            begun = None if self.known is None else self.known.pop("begun", None)
+            rows = begun or open_blocks(self.source, matrix=data.matrix)
             self.open.callback(rows.close)
             if not again or not isinstance(self.source, (str, Path)):
                 return rows
@@ -285,6 +303,24 @@ class _Run:
             return kept
 
         return self.once("matrix", opened)
+
+    def begin(self) -> None:
+        """Decode the first rows while what they are needed for is still being loaded."""
+        from senoscore.io.blocks import BegunRows, open_blocks
+
+        facts = self.facts()
+        matrix = facts.counts.value or facts.expression.value
+        if self.threads > 1 and matrix is not None and isinstance(self.source, (str, Path)):
+            rows = BegunRows(
+                open_blocks(self.source, matrix=matrix),
+                block_size=self.block_size, threads=self.threads, n_bytes=BEGIN_BYTES,
+            )  # fmt: skip
+            self.open.callback(rows.close)
+            self.keep("begun", rows)
+
+    def facts(self) -> Facts:
+        """What stage inspect found."""
+        return Facts.from_dict(json.loads(self.path("stages/facts.json").read_text("utf-8")))
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns, made once where several stages run in one process."""
@@ -312,8 +348,7 @@ class _Run:
         from senoscore.inputs import read_input
 
         def read() -> Input:
-            facts = Facts.from_dict(json.loads(self.path("stages/facts.json").read_text("utf-8")))
-            return read_input(self.source, facts=facts)
+            return read_input(self.source, facts=self.facts())
 
         return self.once("input", read)
 
@@ -395,12 +430,13 @@ class _Run:
 
     def parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
         """The arrays a sharded stage left, in the order of rows."""
-        return self.once(stage, lambda: self._read_parts(stage))
+        return self.once(stage, lambda: self.read_parts(stage))
 
-    def _read_parts(self, stage: str) -> list[dict[str, NDArray[Any]]]:
+    def read_parts(self, stage: str, prefix: str = "") -> list[dict[str, NDArray[Any]]]:
+        """The same from the files, or those of the arrays whose names begin with `prefix`."""
         whole = self.path(shard_file(stage, None))
         if whole.exists():
-            return [read_npz(whole)]
+            return [read_npz(whole, prefix)]
         name = Path(shard_file(stage, (1, 1))).name.split("-")[0]
         found = sorted(
             self.path("stages").glob(f"{name}-*of*.npz"),
@@ -414,7 +450,7 @@ class _Run:
                 f"{len(found)} of {expected} shards of stage '{stage}' are in {found[0].parent}: "
                 "run the missing ones"
             )
-        return [read_npz(path) for path in found]
+        return [read_npz(path, prefix) for path in found]
 
 
 def _panel_arrays(name: str, matrix: Panel) -> dict[str, NDArray[Any]]:
@@ -472,6 +508,8 @@ def _qc(run: _Run) -> None:
     else:
         # lineages are not known before the markers are read; gene sums follow in `annotate`
         codes = np.full(len(data.obs), -1, np.int64)
+    if run.known is not None:
+        run.later(_load_what_follows)
     # other values than counts take as much room in scratch space as in the file
     often = data.scale == "counts" or labelled is None or run.settings.score.method != "matched"
     found = _scan(run, data, codes, run.matrix(again=run.known is not None and often))
@@ -529,12 +567,12 @@ def _annotate(run: _Run) -> None:
         matrix, data, settings=run.settings.annotate, found=found, threads=run.threads
     )
     codes = annotate.lineage_codes(cells[keys.OBS_LINEAGE])
+    again = None
     if found.n_cells.sum() == 0 and (codes >= 0).any():
         # lineages came from markers: gene sums and the sample need them, so one more pass
         again = _scan(run, data, codes, matrix)
         found.sums, found.n_cells = again.sums, again.n_cells
         found.sample_rows, found.sample = again.sample_rows, again.sample
-    sampled = run.beside(found.sample.to_csr)
     metrics = qc.metrics_frame(found.metrics, data.obs.index, has_counts=data.has_counts)
     verdict, limits = qc.judge(
         metrics,
@@ -557,21 +595,14 @@ def _annotate(run: _Run) -> None:
     for column in annotate.CELL_COLUMNS:
         obs[column] = np.asarray(cells[column].astype(object), dtype=object)
     stored = AnnData(obs=_storable(obs))
-    write_h5ad(stored, run.path("stages/cells.h5ad"))
+    run.later(write_h5ad, stored, run.path("stages/cells.h5ad"))
     run.keep("cells", stored.obs)
-    run.keep("genes", (found.sums, found.n_cells, found.sample_rows, sampled()))
+    run.keep("genes", (found.sums, found.n_cells, found.sample_rows, found.sample))
     run.drop("qc")
-    run.later(
-        write_npz,
-        {
-            "sums": found.sums,
-            "n_cells": found.n_cells,
-            "sample_rows": found.sample_rows,
-            **_panel_arrays("sample", found.sample),
-        },
-        run.path("stages/genes.npz"),
-        compress=False,
-    )
+    genes = {"sums": found.sums, "n_cells": found.n_cells}
+    if again is not None:
+        genes |= {"sample_rows": found.sample_rows, **_panel_arrays("sample", found.sample)}
+    run.later(write_npz, genes, run.path("stages/genes.npz"), compress=False)
     write_tsv(limits, run.path("stages/qc_limits.tsv"))
     write_tsv(label_table, run.path("labels.tsv"))
 
@@ -607,13 +638,20 @@ def _cells(run: _Run) -> pd.DataFrame:
 
 def _gene_sums(
     run: _Run,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], sparse.csr_matrix]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Panel]:
     """Per lineage gene sums and cells; the sampled cells' rows, and their genes."""
+    from senoscore.streaming import Panel
 
     def read() -> tuple[Any, Any, Any, Any]:
         genes = read_npz(run.path("stages/genes.npz"))
-        sample = _panel(genes, "sample").to_csr()
-        return genes["sums"], genes["n_cells"], genes["sample_rows"], sample
+        if "sample_rows" in genes:
+            rows, sample = genes["sample_rows"], _panel(genes, "sample")
+        else:  # lineages were known in the first pass, which drew the sample
+            parts = run.read_parts("qc", "sample")
+            rows = np.concatenate([part["sample_rows"] for part in parts])
+            panels = [_panel(part, "sample") for part in parts]
+            sample = Panel.stack(panels, panels[0].n_vars)
+        return genes["sums"], genes["n_cells"], rows, sample
 
     return run.once("genes", read)
 
@@ -749,6 +787,8 @@ def _score(run: _Run) -> None:
     if data.scale in scoring.KINDS:
         intake = streaming.Intake(data.genes, state.kind, state.log_base)
         plan = state.plan()
+        if run.known is not None and state.fitted is None:
+            run.keep("calibrated", _calibrated(run, data, state, plan))
         with run.bar("scores", last - first) as progress:
             scored = streaming.score(
                 source, intake, plan, totals=state.totals, codes=state.codes,
@@ -903,15 +943,22 @@ def _p_values(run: _Run, data: Input, state: _Scoring) -> _Scores:
         return _Scores(
             matched, state.fitted.able, pooled, plan, histogram, lambda: transfer, told, others
         )
-    calibrated = run.beside(
+    calibrated = run.once("calibrated", lambda: _calibrated(run, data, state, plan))
+    matched = scoring.finish(score, z, histogram, state.codes, state.strata, threads=run.threads)
+    able = _able(run, state, plan, histogram, score, z)
+    return _Scores(matched, able, pooled, plan, histogram, calibrated, others=others)
+
+
+def _calibrated(run: _Run, data: Input, state: _Scoring, plan: Any) -> Callable[[], pd.DataFrame]:
+    """Gives calibration.tsv, which is worked out meanwhile."""
+    from senoscore import scoring
+
+    return run.beside(
         scoring.calibrate, state.prepared, plan, sums=state.sums, eligible=state.eligible,
         genes=data.genes, sample=state.sample, sample_rows=state.sample_rows,
         totals=state.totals, depth=state.depth, codes=state.codes, strata=state.strata,
         kind=state.kind, n_sets=N_HELD_BACK, seed=run.settings.score.seed, threads=run.threads,
     )  # fmt: skip
-    matched = scoring.finish(score, z, histogram, state.codes, state.strata, threads=run.threads)
-    able = _able(run, state, plan, histogram, score, z)
-    return _Scores(matched, able, pooled, plan, histogram, calibrated, others=others)
 
 
 def _judge(run: _Run, data: Input, state: _Scoring, scores: _Scores) -> _Judged:
@@ -945,6 +992,7 @@ def _vouch(
 ) -> None:
     """What nothing waits for: how far the calls can be trusted, and the artefact that says it all."""
     from senoscore import calling, certificate, citeseq, smoothing
+    from senoscore.streaming import Panel
 
     certified = pd.DataFrame(columns=list(certificate.COLUMNS))
     evidence, fitted, settings = judged.evidence, state.fitted, run.settings.call
@@ -968,7 +1016,7 @@ def _vouch(
     calibration = scores.calibrated()
     # what is not needed again would be the largest part of the memory of a large file
     scores.plan = scores.histogram = None
-    state.sample = state.sample[:0]
+    state.sample = Panel.stack([], state.sample.n_vars)
     _give_back_memory()
     adata = _score_space(
         run, data, state, scores.matched, judged.obs, judged.calls, calibration, hashed.result()
@@ -988,7 +1036,7 @@ def _vouch(
         )  # fmt: skip
     for name, values in scores.others.items():
         adata.layers[name] = values.astype(np.float32, copy=False)
-    write_h5ad(adata, run.path("senoscore.h5ad"))
+    write_h5ad(adata, run.path("senoscore.h5ad"), threads=run.threads)
     run.keep("result", adata)
     write_tsv(calibration, run.path("calibration.tsv"))
     write_tsv(certified, run.path("certificate.tsv"))

@@ -22,6 +22,7 @@ from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.kernels.passes import COUNTS, LINEAR, LOG, TARGET_SUM
 from senoscore.null import (
     Plan,
+    Rows,
     SampledCells,
     VotingGenes,
     adjusted_p_values,
@@ -365,7 +366,7 @@ def calibrate(
     sums: NDArray[np.int64],
     eligible: NDArray[np.bool_],
     genes: GeneIndex,
-    sample: Any,
+    sample: Rows,
     sample_rows: NDArray[np.int64],
     totals: NDArray[np.float64],
     depth: NDArray[np.float64],
@@ -393,7 +394,7 @@ def calibrate(
             eligible=eligible,
             rank=rank,
             ids=ids,
-            sample=sampled_cells(sample, rows, totals[cells]),
+            sample=SampledCells(sample, rows, totals[cells]),
             depth=depth[cells],
             strata=strata[cells],
             kind=kind,
@@ -410,16 +411,6 @@ def calibrate(
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
 
 
-def sampled_cells(
-    sample: sparse.csr_matrix, rows: NDArray[np.int64], totals: NDArray[np.float64]
-) -> SampledCells:
-    """These rows of the sample; nothing is copied."""
-    return SampledCells(
-        sample.indptr.astype(np.int64, copy=False), sample.indices.astype(np.int32, copy=False),
-        sample.data, rows, totals,
-    )  # fmt: skip
-
-
 def make_plan(
     prepared: Prepared,
     *,
@@ -427,7 +418,7 @@ def make_plan(
     n_cells: NDArray[np.int64],
     eligible: NDArray[np.bool_],
     genes: GeneIndex,
-    sample: Any,
+    sample: Rows,
     sample_rows: NDArray[np.int64],
     totals: NDArray[np.float64],
     codes: NDArray[np.int64],
@@ -441,7 +432,7 @@ def make_plan(
     per_lineage = []
     for code in range(len(prepared.lineages)):
         rows = np.flatnonzero((codes[sample_rows] == code) & use[sample_rows])
-        per_lineage.append(sampled_cells(sample, rows, totals[sample_rows[rows]]))
+        per_lineage.append(SampledCells(sample, rows, totals[sample_rows[rows]]))
     return plan_scores(
         prepared.voting, prepared.allowed, lineages=prepared.lineages, sums=sums,
         n_cells=n_cells, eligible=eligible, rank=id_rank(genes), sample=per_lineage, kind=kind,
@@ -781,7 +772,7 @@ def two_passes(
     strata, n_strata = depth_strata(depth, codes, n_codes, use)
     plan = make_plan(
         prepared, sums=first.sums, n_cells=first.n_cells, eligible=control_eligible(data.genes),
-        genes=data.genes, sample=first.sample.to_csr(), sample_rows=first.sample_rows, totals=totals,
+        genes=data.genes, sample=first.sample, sample_rows=first.sample_rows, totals=totals,
         codes=codes, use=use, kind=kind, n_null=n_null, seed=seed, threads=threads,
     )  # fmt: skip
     note_unscored(prepared, plan.usable, plan)

@@ -29,6 +29,7 @@ from senoscore.kernels.passes import (
     scan_rows,
     score_rows,
     take_columns,
+    take_rows,
 )
 from senoscore.null import Plan
 
@@ -194,10 +195,13 @@ class Panel:
             n_vars,
         )
 
-    def to_csr(self) -> sparse.csr_matrix:
-        """All of it, as the kernels take it."""
-        arrays = (as_float(self.data), self.indices.astype(np.int32), self.indptr)
-        return sparse.csr_matrix(arrays, shape=self.shape)
+    def __getitem__(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
+        """Some rows by number, as the kernels take them."""
+        indptr = np.append(0, np.cumsum(self.indptr[rows + 1] - self.indptr[rows]))
+        indices = np.empty(indptr[-1], np.int32)
+        data = np.empty(indptr[-1], as_float(self.data[:0]).dtype)
+        take_rows(self.indptr, self.indices, self.data, rows, indptr, indices, data)
+        return sparse.csr_matrix((data, indices, indptr), shape=(len(rows), self.n_vars))
 
     def columns(self, wanted: ArrayLike | None = None) -> sparse.csr_matrix:
         """Some genes of every cell, in the order asked for; None takes all."""

@@ -58,7 +58,7 @@ def test_centres_of_a_sample_are_those_of_the_pass_over_cells(kind: int, threads
     totals[:3] = 0  # cells without anything
     draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=40, seed=0) for s in sets]
     rows = np.arange(0, 70, 2)
-    sample = null.SampledCells(*parts(matrix), rows, totals[rows])
+    sample = null.SampledCells(matrix, rows, totals[rows])
     table = null.build_sets(sets, draws, sums, n_null=40)
     packed = null.pack_sample(sample, table, np.arange(4), 40, kind)
     found = null.centres_of_sample(packed, threads=threads)
@@ -71,7 +71,7 @@ def test_both_ways_of_keeping_a_gene_are_met() -> None:
     column = np.arange(400)
     column[7] = -1
     found = nulls.by_gene(
-        *parts(matrix), np.arange(70), np.asarray(matrix.sum(1), float).ravel(), passes.COUNTS,
+        *parts(matrix), np.asarray(matrix.sum(1), float).ravel(), passes.COUNTS,
         np.where(column >= 0, column, -1), 400,
     )  # fmt: skip
     assert 10 < (found.whole >= 0).sum() < 390
@@ -113,7 +113,7 @@ def test_held_back_sets_are_judged_as_signatures_are() -> None:
     sets, controls, sums, totals = planned(matrix)
     draws = [null.draw_sets(s, controls, sums, lineage="T", n_null=n_null, seed=0) for s in sets]
     strata = np.repeat([0, 1, 2], [20, 40, 30])
-    sample = null.SampledCells(*parts(matrix), np.arange(90), totals)
+    sample = null.SampledCells(matrix, np.arange(90), totals)
     sets_of = null.build_sets(sets, draws, sums, n_null=n_null)
     packed = null.pack_sample(sample, sets_of, np.arange(4), n_null, passes.COUNTS)
     z, p, medians = np.empty((4, 90)), np.empty((4, 90)), np.empty((4, 3))
@@ -139,7 +139,7 @@ def table(threads: int = 1, order: np.ndarray | None = None) -> pd.DataFrame:
     return calibration.calibrate_lineage(
         sets, lineage="T", sums=sums, eligible=np.ones(900, bool), rank=np.arange(900),
         ids=np.asarray([f"g{g}" for g in range(900)], dtype=object),
-        sample=null.SampledCells(*parts(matrix), rows, totals[rows]), depth=totals[rows],
+        sample=null.SampledCells(matrix, rows, totals[rows]), depth=totals[rows],
         strata=strata[rows], kind=passes.COUNTS, n_null=60, n_sets=40, threads=threads,
     )  # fmt: skip
 
@@ -192,7 +192,7 @@ def test_a_plan_is_read_as_it_was_written() -> None:
         sets, np.array([[True, True, False, True], [True, True, True, True]]),
         lineages=["T", "B"], sums=np.vstack([sums, sums]), n_cells=np.array([60, 3]),
         eligible=np.ones(300, bool), rank=np.arange(300),
-        sample=[null.SampledCells(*parts(matrix), np.arange(60), totals)] * 2,
+        sample=[null.SampledCells(matrix, np.arange(60), totals)] * 2,
         kind=passes.COUNTS, n_null=30,
     )  # fmt: skip
     assert plan.reasons["B", "s0"] == "3 cells, a null needs 10"

@@ -221,6 +221,10 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert run(*chosen, "core_senescense") == 2
     assert "no signature 'core_senescense' (did you mean core_senescence" in capsys.readouterr().err
+    # before anything that takes long
+    chosen[chosen.index("out")] = "other"
+    assert run(*chosen, "core_senescense") == 2
+    assert [path.name for path in (tmp_path / "other" / "stages").iterdir()] == ["facts.json"]
 
 
 def test_config_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

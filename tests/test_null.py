@@ -27,7 +27,7 @@ def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def everyone(matrix: sparse.csr_matrix, totals: np.ndarray) -> null.SampledCells:
-    return null.SampledCells(*parts(matrix), np.arange(matrix.shape[0]), totals)
+    return null.SampledCells(matrix, np.arange(matrix.shape[0]), totals)
 
 
 def log_cp10k(matrix: sparse.csr_matrix) -> np.ndarray:

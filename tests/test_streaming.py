@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from senoscore.kernels.passes import COUNTS, FIX_X, LINEAR, LOG, gene_roles, scan_rows
-from senoscore.streaming import as_float, compact
+from senoscore.streaming import Panel, as_float, compact
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,18 @@ def test_counts_take_few_bytes_and_nothing_is_rounded(
     small = compact(stored)
     assert small.dtype == expected
     np.testing.assert_array_equal(as_float(small), stored)
+
+
+@pytest.mark.parametrize("largest", [200, 70_000, 2.5])
+@pytest.mark.parametrize("rows", [[], [3], [4, 0, 0, 5], [5, 4, 3, 2, 1, 0]])
+def test_rows_of_a_panel_are_those_that_were_put_in(rows: list[int], largest: float) -> None:
+    dense = np.random.default_rng(0).poisson(0.7, (6, 400)).astype(np.float32)
+    dense[2], dense[0, 7] = 0, largest
+    full = sparse.csr_matrix(dense)
+    panel = Panel(full.indptr.astype(np.int64), compact(full.indices), compact(full.data), 400)
+    taken = panel[np.asarray(rows, np.int64)]
+    assert (taken.dtype, taken.indices.dtype) == (np.float32, np.int32)
+    np.testing.assert_array_equal(taken.toarray(), dense[rows])
 
 
 def values_of(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:

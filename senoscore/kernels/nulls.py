@@ -56,7 +56,6 @@ def by_gene(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
-    rows: NDArray[np.int64],
     totals: NDArray[np.float64],
     kind: int,
     column: NDArray[np.int64],
@@ -68,8 +67,8 @@ def by_gene(
     ----------
     indptr, indices, data
         CSR rows.
-    rows, totals
-        The rows wanted, and the total of each; a row without a total stays empty.
+    totals
+        Of each row; a row without a total stays empty.
     kind
         As in `kernels.passes`.
     column
@@ -79,11 +78,11 @@ def by_gene(
     -------
     Values of 2**9, which no logarithm reaches, and beyond are cut there.
     """
-    n_cells, n_genes = rows.shape[0], column.shape[0]
+    n_cells, n_genes = totals.shape[0], column.shape[0]
     often = np.zeros(n_genes, np.int64)
     for i in range(n_cells):
         if totals[i] > 0:
-            for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            for k in range(indptr[i], indptr[i + 1]):
                 often[indices[k]] += 1
     start = np.zeros(n_columns + 1, np.int64)
     whole = np.full(n_columns, -1, np.int64)
@@ -114,7 +113,7 @@ def by_gene(
     for i in range(n_cells):
         if totals[i] <= 0:
             continue
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+        for k in range(indptr[i], indptr[i + 1]):
             gene = indices[k]
             value = float(data[k])
             fixed = 0

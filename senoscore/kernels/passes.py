@@ -267,6 +267,24 @@ def take_columns(
             n += 1
 
 
+@njit
+def take_rows(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.integer],
+    data: NDArray[np.generic],
+    rows: NDArray[np.int64],
+    out_indptr: NDArray[np.int64],
+    out_indices: NDArray[np.int32],
+    out_data: NDArray[np.floating],
+) -> None:
+    """Values of some rows, in the order asked for; `out_indptr` says where each is to lie."""
+    for i in range(rows.shape[0]):
+        shift = out_indptr[i] - indptr[rows[i]]
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            out_indices[k + shift] = indices[k]
+            out_data[k + shift] = data[k]
+
+
 class GeneSets(NamedTuple):
     """gene -> (set, weight), for several lineages at once.
 

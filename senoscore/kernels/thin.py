@@ -46,7 +46,6 @@ def halve_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
-    rows: NDArray[np.int64],
     cells: NDArray[np.uint64],
     genes: NDArray[np.uint64],
     wanted: NDArray[np.bool_],
@@ -61,10 +60,8 @@ def halve_rows(
     ----------
     indptr, indices, data
         CSR rows of counts (whole numbers).
-    rows
-        Which of them.
     cells, genes
-        A hash of the name of each row in `rows`, and of each column's.
+        A hash of the name of each row, and of each column's.
     wanted
         Genes whose counts are kept. The others count in the totals alone.
     totals
@@ -79,10 +76,10 @@ def halve_rows(
         salted[g] = _mix(genes[g] + _GOLDEN)
     half_at, quarter_at = 0, 0
     starts[0, 0] = starts[1, 0] = 0
-    for i in range(rows.shape[0]):
+    for i in range(cells.shape[0]):
         cell = _mix(cells[i] + _GOLDEN)
         all_half, all_quarter = 0, 0
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+        for k in range(indptr[i], indptr[i + 1]):
             gene = indices[k]
             word = _mix(cell ^ salted[gene])
             state = word

@@ -3,6 +3,7 @@ rule score:
     input:
         source=source,
         facts="<results>/{dataset}/stages/facts.json",
+        qc=plan.parts("<results>/{dataset}/stages/qc{shard}.npz"),
         cells="<results>/{dataset}/stages/cells.h5ad",
         genes="<results>/{dataset}/stages/genes.npz",
         reference=plan.reference,
