@@ -149,11 +149,17 @@ def run_stage(
 
 
 def _do(stage: str, run: _Run) -> None:
-    (run.directory / "stages").mkdir(parents=True, exist_ok=True)
+    stages = run.path("stages")
+    stages.mkdir(parents=True, exist_ok=True)
     if stage in SHARDED:
         run.forget_other_parts(stage)
     started = time.perf_counter()
-    _STAGE_FUNCTIONS[stage](run)
+    try:
+        _STAGE_FUNCTIONS[stage](run)
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            stages.rmdir()
+        raise
     _give_back_memory()
     logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
 

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from senoscore import keys
 from senoscore.calibration import calibrate_lineage
-from senoscore.calling import with_verdict
+from senoscore.calling import VERDICT, with_verdict
 from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.kernels.passes import COUNTS, LINEAR, LOG, TARGET_SUM
 from senoscore.null import (
@@ -127,6 +127,10 @@ def choose_signatures(
     shipped = read_signatures()
     for file in files:
         shipped = shipped | read_signatures(file)
+    if VERDICT in shipped:
+        raise SignatureError(
+            f"'{VERDICT}' stands for all signatures that calls are read from: give yours another name"
+        )
     published = shipped.with_role("comparator") if comparators else SignatureSet()
     if signatures is None:
         return shipped.default() | published

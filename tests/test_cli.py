@@ -227,6 +227,27 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     assert [path.name for path in (tmp_path / "other" / "stages").iterdir()] == ["facts.json"]
 
 
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.h5ad").write_bytes(b"this is no HDF5")
+    assert run("analyse", "bad.h5ad", "--out", "out", "--no-report") == 2
+    assert "bad.h5ad" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_name_of_all_signatures_of_the_verdict_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(300, 3000, n_donors=2).write_h5ad(tmp_path / "cohort.h5ad")
+    (tmp_path / "own.gmt").write_text("verdict\tmine\tCDKN2A\tCDKN1A\tIL6\tCXCL8\tMMP3\n")
+    assert run(
+        "analyse", "cohort.h5ad", "--out", "out", "--no-report",
+        "--set", "score.signature_files=[own.gmt]",
+    ) == 2  # fmt: skip
+    assert "'verdict' stands for all signatures" in capsys.readouterr().err
+
+
 def test_config_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "template") == 0
     template = capsys.readouterr().out
