@@ -64,10 +64,10 @@ def _run(args: argparse.Namespace) -> int:
     )
 
 
-def _keep_memory() -> None:
-    """For a command that computes and ends: memory that was freed is kept for what comes next.
+def _settle_process() -> None:
+    """For a command that computes and ends: how it treats memory, and hands on Python's lock.
 
-    Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
+    Memory that was freed is kept. Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
     makes here is mostly needed to the end, so it need not be looked through for what is not.
     """
     import atexit
@@ -100,7 +100,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
 
 def _analyse(args: argparse.Namespace) -> int:
     _exists(args.file)
-    _keep_memory()
+    _settle_process()
     settings = _settings(args)
     from senoscore.pipeline import analyse
 
@@ -233,7 +233,7 @@ def _stage(args: argparse.Namespace) -> int:
     from senoscore.pipeline import run_stage
 
     _exists(args.source)
-    _keep_memory()
+    _settle_process()
     folder = Path(args.dir)
     part = "" if args.shard is None else f" {args.shard[0]}/{args.shard[1]}"
     with console.job(f"{folder.name}: {args.name}{part}", folder):

@@ -76,11 +76,9 @@ def read_input(
         obs, var, obsm = _read_annotations(Path(source), facts)
     else:
         obs, obsm = source.obs, {k: source.obsm[k] for k in facts.embeddings.value or []}
-        raw = facts.counts.value == "raw.X" or (
-            facts.counts.value is None and facts.expression.value == "raw.X"
-        )
-        var = source.raw.var if raw and source.raw is not None else source.var
-    matrix = facts.counts.value or facts.expression.value
+        raw = facts.matrix == "raw.X" and source.raw is not None
+        var = source.raw.var if raw else source.var
+    matrix = facts.matrix
     scale = facts.scale.value
     if layer is not None:
         matrix, scale = _layer(source, layer)
@@ -146,7 +144,7 @@ def _read_annotations(
         # files of old releases say so on every element; what matters is in the facts' notes
         warnings.simplefilter("ignore")
         obs = _frame(root, "obs", read_elem)
-        raw = (facts.counts.value or facts.expression.value) == "raw.X"
+        raw = facts.matrix == "raw.X"
         var_key = "var"
         if raw:
             var_key = "raw/var" if "raw" in root and "var" in root["raw"] else "raw.var"

@@ -84,6 +84,12 @@ class Facts:
     file_bytes: Fact
     notes: tuple[str, ...]
 
+    @property
+    def matrix(self) -> str | None:
+        """Key of the matrix to score: the counts, or else logged values; None if there is neither."""
+        key: str | None = self.counts.value or self.expression.value
+        return key
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; :meth:`from_dict` is the way back."""
         result: dict[str, Any] = {}

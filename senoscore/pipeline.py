@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from senoscore.io.blocks import RowBlocks
     from senoscore.reference import Reference
     from senoscore.scoring import Matched
+    from senoscore.signatures import SignatureSet
     from senoscore.streaming import Panel, Scan
 
 logger = logging.getLogger(__name__)
@@ -226,22 +227,10 @@ def analyse(
                 _do(stage, run)
                 if stage == "inspect":
                     run.begin()
-                    _check_signatures(chosen)
+                    if chosen.score.reference is None:  # else it brings its own
+                        _chosen_signatures(run)  # refused now, not after hours of work
         assert run.known is not None
         return cast("AnnData", run.known["result"])
-
-
-def _load_what_follows() -> None:
-    """Modules of the later stages, whose loading nothing then waits for."""
-    from senoscore import certificate, citeseq, compare, donors, smoothing, targets  # noqa: F401
-
-
-def _check_signatures(settings: Settings) -> None:
-    """Refuse signatures that do not exist before hours of work, not after."""
-    from senoscore.scoring import choose_signatures
-
-    if settings.score.reference is None:  # else it brings its own
-        choose_signatures(settings.score.signatures, settings.score.signature_files)
 
 
 @contextmanager
@@ -288,13 +277,10 @@ class _Run:
 
         Where several stages run in one process, it is opened once.
         """
-        from senoscore.io.blocks import open_blocks
 
         def opened() -> RowBlocks:
             data = self.input()
-            begun = None if self.known is None else self.known.pop("begun", None)
-            rows = begun or open_blocks(self.source, matrix=data.matrix)
-            self.open.callback(rows.close)
+            rows = self.once("rows", lambda: self._open(data.matrix))
             if not again or not isinstance(self.source, (str, Path)):
                 return rows
             from senoscore.scratch import Kept, has_room
@@ -312,17 +298,23 @@ class _Run:
 
     def begin(self) -> None:
         """Decode the first rows while what they are needed for is still being loaded."""
-        from senoscore.io.blocks import BegunRows, open_blocks
+        from senoscore.io.blocks import BegunRows
 
-        facts = self.facts()
-        matrix = facts.counts.value or facts.expression.value
+        matrix = self.facts().matrix
         if self.threads > 1 and matrix is not None and isinstance(self.source, (str, Path)):
             rows = BegunRows(
-                open_blocks(self.source, matrix=matrix),
+                self._open(matrix),
                 block_size=self.block_size, threads=self.threads, n_bytes=BEGIN_BYTES,
             )  # fmt: skip
             self.open.callback(rows.close)
-            self.keep("begun", rows)
+            self.keep("rows", rows)
+
+    def _open(self, matrix: str) -> RowBlocks:
+        from senoscore.io.blocks import open_blocks
+
+        rows = open_blocks(self.source, matrix=matrix)
+        self.open.callback(rows.close)
+        return rows
 
     def facts(self) -> Facts:
         """What stage inspect found."""
@@ -514,8 +506,6 @@ def _qc(run: _Run) -> None:
     else:
         # lineages are not known before the markers are read; gene sums follow in `annotate`
         codes = np.full(len(data.obs), -1, np.int64)
-    if run.known is not None:
-        run.later(_load_what_follows)
     # other values than counts take as much room in scratch space as in the file
     often = data.scale == "counts" or labelled is None or run.settings.score.method != "matched"
     found = _scan(run, data, codes, run.matrix(again=run.known is not None and often))
@@ -662,6 +652,19 @@ def _gene_sums(
     return run.once("genes", read)
 
 
+def _chosen_signatures(run: _Run) -> SignatureSet:
+    """The signatures that the settings ask for."""
+    from senoscore.scoring import choose_signatures
+
+    wanted = run.settings.score
+    return run.once(
+        "signatures",
+        lambda: choose_signatures(
+            wanted.signatures, wanted.signature_files, comparators=wanted.comparators
+        ),
+    )
+
+
 class _Scoring:
     """What score and call share: built from artefacts, the same in every shard."""
 
@@ -686,9 +689,7 @@ class _Scoring:
         )
         self.reference = _reference(run, data)
         if self.reference is None:
-            chosen = scoring.choose_signatures(
-                settings.signatures, settings.signature_files, comparators=settings.comparators
-            )
+            chosen = _chosen_signatures(run)
         else:
             chosen = self.reference.choose(settings.signatures, comparators=settings.comparators)
             self.strata = self.reference.strata(self.depth, self.codes, keys.LINEAGES)
@@ -830,7 +831,7 @@ def _score(run: _Run) -> None:
             threads=run.threads,
             block_size=run.block_size,
         )
-    run.drop("matrix")
+    run.drop("matrix", "rows")
     source.close()
     run.write("score", arrays)
 
@@ -894,7 +895,7 @@ def _call(run: _Run) -> None:
     _give_back_memory()
     judged = _judge(run, data, state, scores)
     run.keep("scored", (judged.obs, judged.frames["z"].astype(np.float32, copy=False)))
-    run.drop("genes", "state")
+    run.drop("genes", "state", "calibrated")
     run.later(_vouch, run, data, state, scores, judged, hashed)
     for state_name in ("exhausted", "senescent"):
         write_tsv(_t_table(judged.obs, state_name), run.path(f"t_cells_{state_name}.tsv"))

@@ -392,6 +392,5 @@ def test_dataset_ids_that_could_leave_the_folder(tmp_path: Path, name: object) -
 
 
 def test_sha256(tmp_path: Path) -> None:
-    for content in (b"", b"abc" * 100_000, bytes(1 << 20), b"abc" * 1_000_000):
-        (tmp_path / "a").write_bytes(content)
-        assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

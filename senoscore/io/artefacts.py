@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _MAX_ID_BYTES: Final = 200
-# hashed at a time: large enough that other threads' Python is seldom waited for
-_PIECE: Final = 1 << 20
 FLOAT_FORMAT: Final = "%.9g"
 _CHUNK_BYTES: Final = 1 << 18
 
@@ -79,12 +77,8 @@ def _sync_folder(folder: Path) -> None:
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    found = hashlib.sha256()
-    piece = memoryview(bytearray(_PIECE))
-    with Path(path).open("rb", buffering=0) as handle:
-        while n := handle.readinto(piece):
-            found.update(piece[:n])
-    return found.hexdigest()
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def dataset_dir(results: str | os.PathLike[str], dataset_id: str) -> Path:

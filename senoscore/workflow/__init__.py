@@ -51,9 +51,9 @@ class _Need(NamedTuple):
 
 _NEEDS: Final[Mapping[str, _Need]] = {
     "inspect": _Need(base=200, per_cell=100),
-    "qc": _Need(panels=2, samples=2, reads=True),
+    "qc": _Need(panels=3, samples=2, reads=True),
     "doublets": _Need(base=1000, per_cell=9000, reads=True),
-    "annotate": _Need(base=500, panels=1.2, samples=2),
+    "annotate": _Need(base=430, panels=1.2, samples=1),
     "score": _Need(per_score=16, samples=1, nulls=1, reads=True),
     "call": _Need(base=430, per_cell=700, per_score=24, samples=3, nulls=3),
     "burden": _Need(panels=1, per_score=6, samples=1),
