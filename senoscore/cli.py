@@ -22,9 +22,6 @@ _SHOWN: Final = (
     "title", "description", "lineages", "species", "role", "source", "licence", "warning",
 )  # fmt: skip
 
-# of glibc: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD; M_ARENA_MAX, for a thread's own heap gives all back
-_MALLOPT: Final = {-3: 32 << 20, -1: 256 << 20, -8: 1}
-
 
 class _Parser(argparse.ArgumentParser):
     """Says a mistake in one sentence, with the near name for an unknown command."""
@@ -64,27 +61,6 @@ def _run(args: argparse.Namespace) -> int:
     )
 
 
-def _settle_process() -> None:
-    """For a command that computes and ends: how it treats memory, and hands on Python's lock.
-
-    Memory that was freed is kept. Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
-    makes here is mostly needed to the end, so it need not be looked through for what is not.
-    """
-    import atexit
-    import ctypes
-    import gc
-    import os
-
-    # numpy would ask for pages of 2 MB, cleared whole for arrays that are mostly not written to
-    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
-    sys.setswitchinterval(1e-3)  # threads that decode wait for the one that loads modules
-    gc.set_threshold(100_000, 50, 100)
-    atexit.register(gc.freeze)  # nor when the process ends
-    with contextlib.suppress(AttributeError, OSError):  # another library than glibc
-        for option, value in _MALLOPT.items():
-            ctypes.CDLL(None).mallopt(option, value)
-
-
 def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
     """What differs from the defaults; pydantic is not loaded where nothing needs it."""
     chosen = [*args.set, *([f"score.reference={args.reference}"] if args.reference else [])]
@@ -99,17 +75,20 @@ def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _analyse(args: argparse.Namespace) -> int:
-    _exists(args.file)
-    _settle_process()
-    settings = _settings(args)
-    from senoscore.pipeline import analyse
+    from senoscore.reader import started
 
+    _exists(args.file)
+    console.settle_process()
     out = Path(args.out)
-    with console.job(f"{out.name}: analysed", out):
-        analyse(
-            args.file, out=out, settings=settings, threads=args.threads,
-            report=not args.no_report, progress=True,
-        )  # fmt: skip
+    with started(args.file, args.threads) as reader:  # it loads what it needs while we do
+        settings = _settings(args)
+        from senoscore.pipeline import analyse
+
+        with console.job(f"{out.name}: analysed", out):
+            analyse(
+                args.file, out=out, settings=settings, threads=args.threads,
+                report=not args.no_report, progress=True, reader=reader,
+            )  # fmt: skip
     print(out / ("senoscore.h5ad" if args.no_report else "report.html"))
     return 0
 
@@ -233,7 +212,7 @@ def _stage(args: argparse.Namespace) -> int:
     from senoscore.pipeline import run_stage
 
     _exists(args.source)
-    _settle_process()
+    console.settle_process()
     folder = Path(args.dir)
     part = "" if args.shard is None else f" {args.shard[0]}/{args.shard[1]}"
     with console.job(f"{folder.name}: {args.name}{part}", folder):

@@ -12,9 +12,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 PROGRAM = "senoscore"
+
+# of glibc: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD; M_ARENA_MAX, for a thread's own heap gives all back
+_MALLOPT: Final = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 
 def printable(text: str) -> str:
@@ -84,6 +87,26 @@ def _facts(folder: Path) -> list[str]:
             of = f" of {len(status)}" if scored < len(status) else ""
             found.append(f"{scored}{of} signatures")
     return found
+
+
+def settle_process() -> None:
+    """For a command that computes and ends: how it treats memory, and hands on Python's lock.
+
+    Memory that was freed is kept. Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
+    makes here is mostly needed to the end, so it need not be looked through for what is not.
+    """
+    import atexit
+    import ctypes
+    import gc
+
+    # numpy would ask for pages of 2 MB, cleared whole for arrays that are mostly not written to
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    sys.setswitchinterval(1e-3)  # threads that decode wait for the one that loads modules
+    gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.freeze)  # nor when the process ends
+    with suppress(AttributeError, OSError):  # another library than glibc
+        for option, value in _MALLOPT.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def cores() -> int:

@@ -20,12 +20,10 @@ Williams 1982, Appl Stat 31:144 (overdispersed shares). Clogg et al. 1991, Socio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
@@ -118,10 +116,6 @@ def between_variances(y: Floats, sampling: Floats, design: Floats, floor: Floats
 def _less_projection(y: Floats, q: Floats) -> Floats:
     """What is left of each y (measures × units) beside its orthonormal columns q."""
     return np.asarray(y - (q @ (q.transpose(0, 2, 1) @ y[:, :, None]))[:, :, 0])
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    return float(brentq(function, low, high, xtol=1e-14, rtol=1e-10))
 
 
 def donor_weights(y: Floats, sampling: Floats, design: Floats) -> Floats:
@@ -328,10 +322,17 @@ def _logistic(share: Floats, weights: Floats, design: Floats, beta: Floats) -> F
 
 def _correlation(square: Floats, n: Floats, freedom: int) -> float:
     """The ρ at which squared residuals over ``1 + (n - 1) ρ`` sum to the degrees of freedom."""
-
-    def excess(rho: float) -> float:
-        return float((square / (1 + (n - 1) * rho)).sum()) - freedom
-
-    if excess(0.0) <= 0:
-        return 0.0
-    return 1.0 if excess(1.0) >= 0 else _root(excess, 0.0, 1.0)
+    rho = 0.0
+    # the sum is convex and falls as ρ rises: Newton's steps from below never pass the root
+    for _ in range(200):
+        scale = 1 + (n - 1) * rho
+        excess = float((square / scale).sum()) - freedom
+        slope = float((square * (n - 1) / scale**2).sum())
+        if excess <= 0:
+            break
+        if slope <= 0 or rho >= 1:
+            return 1.0
+        rho += excess / slope
+        if excess / slope <= 1e-13 * rho:
+            break
+    return min(rho, 1.0)

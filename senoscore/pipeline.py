@@ -36,6 +36,7 @@ from senoscore.io.artefacts import (
     write_npz,
     write_tsv,
 )
+from senoscore.reader import Job, started
 from senoscore.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
     from senoscore.explain import Judged
     from senoscore.inputs import Input
     from senoscore.io.blocks import RowBlocks
+    from senoscore.reader import Reader
     from senoscore.reference import Reference
     from senoscore.scoring import Matched
+    from senoscore.scratch import Kept
     from senoscore.signatures import SignatureSet
     from senoscore.streaming import Panel, Scan
 
@@ -90,7 +93,6 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "report": ("report",),
 }
 BLOCK_SIZE: Final = 1024
-BEGIN_BYTES: Final = 96 << 20  # of rows decoded while modules load
 N_HELD_BACK: Final = 100
 SECONDS_BETWEEN_LINES: Final = 30
 
@@ -155,12 +157,7 @@ def _do(stage: str, run: _Run) -> None:
     if stage in SHARDED:
         run.forget_other_parts(stage)
     started = time.perf_counter()
-    try:
-        _STAGE_FUNCTIONS[stage](run)
-    except BaseException:
-        with suppress(OSError):  # there is something in it
-            stages.rmdir()
-        raise
+    _STAGE_FUNCTIONS[stage](run)
     _give_back_memory()
     logger.info("stage %s: %.1f s", stage, time.perf_counter() - started)
 
@@ -180,6 +177,7 @@ def analyse(
     report: bool = False,
     block_size: int = BLOCK_SIZE,
     progress: bool = False,
+    reader: Reader | None = None,
 ) -> AnnData:
     """Every stage for one data set: quality control, lineages, scores, calls, tables.
 
@@ -197,6 +195,9 @@ def analyse(
         Also write ``report.html`` (needs `out`).
     progress
         Show progress.
+    reader
+        A process that reads the file meanwhile (`senoscore.reader.started`); by default one is
+        started for a large file, if there are threads to spare.
 
     Returns
     -------
@@ -212,10 +213,18 @@ def analyse(
     >>> s.obs["t_state"].value_counts()  # doctest: +SKIP
     """
     chosen = settings if isinstance(settings, Settings) else Settings.from_mapping(settings)
-    with _folder(out) as directory:
+    with ExitStack() as stack:
+        if reader is None:
+            reader = stack.enter_context(started(source, threads))
+        directory = stack.enter_context(_folder(out))
         # what one stage leaves, the next need not read back
-        run = _Run(directory, source, chosen, threads, None, block_size, progress, known={})
+        run = _Run(
+            directory, source, chosen, threads, None, block_size, progress, known={}, reader=reader
+        )
         with run.working():
+            run.begin()
+            if chosen.score.reference is None:  # else it brings its own
+                _chosen_signatures(run)  # refused now, not after hours of work
             run.once("sha256", run.hash_source)  # while the first stages keep one core busy
             for stage in _STAGE_FUNCTIONS:
                 if stage == "report" and not (report and out is not None):
@@ -225,10 +234,6 @@ def analyse(
                 if stage == "report":  # it reads the files
                     run.finish()
                 _do(stage, run)
-                if stage == "inspect":
-                    run.begin()
-                    if chosen.score.reference is None:  # else it brings its own
-                        _chosen_signatures(run)  # refused now, not after hours of work
         assert run.known is not None
         return cast("AnnData", run.known["result"])
 
@@ -258,6 +263,7 @@ class _Run:
     block_size: int = BLOCK_SIZE
     progress: bool = False
     known: dict[str, Any] | None = None
+    reader: Reader | None = None
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     waiting: list[Future[object]] = field(default_factory=list)
     open: ExitStack = field(default_factory=ExitStack)
@@ -266,7 +272,12 @@ class _Run:
     def working(self) -> Iterator[None]:
         """While stages run: what is left to do beside them is done, what was opened is closed."""
         with self.open, self.background:
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # there is something in it
+                    self.path("stages").rmdir()
+                raise
             if self.waiting:
                 started = time.perf_counter()
                 self.finish()
@@ -280,34 +291,53 @@ class _Run:
 
         def opened() -> RowBlocks:
             data = self.input()
-            rows = self.once("rows", lambda: self._open(data.matrix))
+            rows = self._open(data.matrix)
             if not again or not isinstance(self.source, (str, Path)):
                 return rows
-            from senoscore.scratch import Kept, has_room
-
-            stages = self.path("stages")
-            nnz = rows.n_obs * rows.n_vars if rows.nnz is None else rows.nnz
-            if not has_room(stages, nnz, 0 if data.scale == "counts" else rows.dtype.itemsize):
-                logger.info("%s: too little room for scratch data, the file is read again", stages)
-                return rows
-            kept = Kept(rows, stages)
-            self.open.callback(kept.close)
-            return kept
+            return self._kept(rows, has_counts=data.scale == "counts") or rows
 
         return self.once("matrix", opened)
 
     def begin(self) -> None:
-        """Decode the first rows while what they are needed for is still being loaded."""
-        from senoscore.io.blocks import BegunRows
+        """Let another process look at the file and read its counts, while modules are loaded here."""
+        if self.reader is not None:
+            stages = self.path("stages")
+            stages.mkdir(parents=True, exist_ok=True)
+            overrides = self.settings.dataset.overrides()
+            job = Job(str(self.source), overrides, self.block_size, self.threads)
+            self.reader.begin(job, stages)
 
-        matrix = self.facts().matrix
-        if self.threads > 1 and matrix is not None and isinstance(self.source, (str, Path)):
-            rows = BegunRows(
-                self._open(matrix),
-                block_size=self.block_size, threads=self.threads, n_bytes=BEGIN_BYTES,
-            )  # fmt: skip
-            self.open.callback(rows.close)
-            self.keep("rows", rows)
+    def look(self) -> Facts:
+        """What the data set holds; the other process has looked, or this one does."""
+        if self.reader is None:
+            return inspect_file(self.source, overrides=self.settings.dataset.overrides())
+        try:
+            facts = cast("Facts", self.reader.facts())
+        except OSError as error:
+            logger.info("%s: the file is read here", error)
+            self.reader.close()
+            return inspect_file(self.source, overrides=self.settings.dataset.overrides())
+        counts = facts.counts.value
+        kept = None if counts is None else self._kept(self._open(counts), has_counts=True)
+        if kept is None:
+            self.reader.close()
+        else:
+            kept.hand_over(self.reader)
+            self.keep("matrix", kept)
+        return facts
+
+    def _kept(self, rows: RowBlocks, *, has_counts: bool) -> Kept | None:
+        """The rows, to be kept in scratch space; None if there is too little."""
+        from senoscore.scratch import Kept, has_room
+
+        stages = self.path("stages")
+        nnz = rows.n_obs * rows.n_vars if rows.nnz is None else rows.nnz
+        if not has_room(stages, nnz, 0 if has_counts else rows.dtype.itemsize):
+            logger.info("%s: too little room for scratch data, the file is read again", stages)
+            return None
+        kept = Kept(rows, stages)
+        self.open.callback(kept.close)
+        return kept
 
     def _open(self, matrix: str) -> RowBlocks:
         from senoscore.io.blocks import open_blocks
@@ -452,7 +482,7 @@ class _Run:
 
 
 def _panel_arrays(name: str, matrix: Panel) -> dict[str, NDArray[Any]]:
-    from senoscore.streaming import compact
+    from senoscore.kernels.pack import compact
 
     return {
         f"{name}_data": compact(matrix.data),
@@ -474,8 +504,7 @@ def _panel(parts: Mapping[str, NDArray[Any]], name: str) -> Panel:
 
 
 def _inspect(run: _Run) -> None:
-    facts = inspect_file(run.source, overrides=run.settings.dataset.overrides())
-    write_json(facts.to_dict(), run.path("stages/facts.json"))
+    write_json(run.look().to_dict(), run.path("stages/facts.json"))
 
 
 # --------------------------------------------------------------------------------------------
@@ -831,7 +860,7 @@ def _score(run: _Run) -> None:
             threads=run.threads,
             block_size=run.block_size,
         )
-    run.drop("matrix", "rows")
+    run.drop("matrix")
     source.close()
     run.write("score", arrays)
 
@@ -1295,8 +1324,9 @@ def _burden(run: _Run) -> None:
     write_tsv(per_lineage.drop(columns="donor"), run.path("lineages.tsv"))
     # by place, not by name: names of cells may occur twice
     others = {c: data.obs[c].array for c in data.obs.columns if c not in obs}
+    known = pd.concat([obs, pd.DataFrame(others, index=obs.index)], axis=1) if others else obs
     compared = compare.comparisons(
-        obs.assign(**others), z, donor=None if column is None else donor,
+        known, z, donor=None if column is None else donor,
         condition=data.facts.condition.value, age=data.facts.age.value,
         reference=settings.reference, covariates=settings.covariates,
         min_cells=settings.min_cells, confidence=settings.confidence,

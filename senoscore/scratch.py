@@ -7,9 +7,13 @@ compressed matrix and read back three times as fast. It is gone with the object,
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import logging
 import os
+import pickle
 import shutil
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -20,11 +24,12 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from senoscore.inspect import Facts, inspect_file
 from senoscore.io._canonical import cut_block
-from senoscore.io._rows import UnitRows, _Pool
-from senoscore.io.blocks import CsrBlock, RowBlocks
-from senoscore.kernels.pack import pack_rows, unpack_rows
-from senoscore.streaming import compact
+from senoscore.io._rows import UnitRows, _in_order, _Pool
+from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
+from senoscore.kernels.pack import compact, pack_rows, unpack_rows
+from senoscore.reader import Job, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ _MARGIN: Final = 1 << 30
 _WAITING: Final = 2  # blocks that may wait to be packed
 
 
-class _Unit(NamedTuple):
+class Unit(NamedTuple):
     """Where some rows lie: codes, then steps and values that stand apart."""
 
     start: int
@@ -55,6 +60,32 @@ def has_room(folder: Path, nnz: int, value_bytes: float = 0) -> bool:
     """
     needed = nnz * (_BYTES_PER_VALUE + value_bytes)
     return shutil.disk_usage(folder).free > 2 * needed + _MARGIN
+
+
+class Packer:
+    """Appends blocks of rows to a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = 0
+
+    def keep(self, block: CsrBlock) -> Unit:
+        """Write a block; where it lies now."""
+        n = len(block.data)
+        longest = int(np.diff(block.indptr).max(initial=0))
+        codes, place = np.empty(n, np.uint8), np.empty(longest + 1, np.int32)
+        # room for all; what is not written to costs nothing
+        far, rest = np.empty(n + 1, np.int32), np.empty(n + 1, block.data.dtype)
+        n_far, n_rest = pack_rows(block.indptr, block.indices, block.data, codes, place, far, rest)
+        parts = [codes, compact(far[:n_far]), compact(rest[:n_rest])]
+        far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
+        unit = Unit(block.start, block.indptr, self._end, far_kind, rest_kind)
+        raw = np.concatenate([part.view(np.uint8) for part in parts])
+        self._end += len(raw)
+        view = raw.data
+        while view:
+            view = view[self._file.write(view) :]
+        return unit
 
 
 class Kept(UnitRows):
@@ -80,8 +111,9 @@ class Kept(UnitRows):
         self._source = source
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self._stored: list[_Unit] = []
-        self._end = 0
+        self._packer: Packer | None = None
+        self._stored: list[Unit] = []
+        self._reader: Reader | None = None
         self.is_full = False
 
     def close(self) -> None:
@@ -95,10 +127,19 @@ class Kept(UnitRows):
     def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
         if self.is_full:
             return super()._iterate(first, last, block_size, threads)
-        blocks = self._source.iter_blocks(
-            block_size=block_size, threads=threads, rows=(first, last)
-        )
-        return self._filling(blocks) if (first, last) == (0, self.n_obs) else blocks
+        if (first, last) != (0, self.n_obs):
+            return self._read_source(first, last, block_size, threads)
+        reader, self._reader = self._reader, None
+        if reader is not None and reader.job is not None and reader.job.block_size == block_size:
+            return self._by_other(reader, block_size, threads)
+        if reader is not None:
+            reader.close()
+        return self._filling(self._read_source(first, last, block_size, threads))
+
+    def _read_source(
+        self, first: int, last: int, block_size: int, threads: int
+    ) -> Iterator[CsrBlock]:
+        return self._source.iter_blocks(block_size=block_size, threads=threads, rows=(first, last))
 
     # ------------------------------------------------------------------ the first time
 
@@ -122,23 +163,15 @@ class Kept(UnitRows):
             self._source.close()
 
     def _keep(self, block: CsrBlock) -> None:
-        n = len(block.data)
-        longest = int(np.diff(block.indptr).max(initial=0))
-        codes, place = np.empty(n, np.uint8), np.empty(longest + 1, np.int32)
-        # room for all; what is not written to costs nothing
-        far, rest = np.empty(n + 1, np.int32), np.empty(n + 1, block.data.dtype)
-        n_far, n_rest = pack_rows(block.indptr, block.indices, block.data, codes, place, far, rest)
-        parts = [codes, compact(far[:n_far]), compact(rest[:n_rest])]
-        far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
-        self._stored.append(_Unit(block.start, block.indptr, self._end, far_kind, rest_kind))
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-            self.stack.callback(self._file.close)
-        raw = np.concatenate([part.view(np.uint8) for part in parts])
-        self._end += len(raw)
-        view = raw.data
-        while view:
-            view = view[self._file.write(view) :]
+        if self._packer is None:
+            file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            self._packer = Packer(self._keep_open(file))
+        self._stored.append(self._packer.keep(block))
+
+    def _keep_open(self, file: IO[bytes]) -> IO[bytes]:
+        self._file = file
+        self.stack.callback(file.close)
+        return file
 
     @staticmethod
     def _is_lost(done: Future[None]) -> bool:
@@ -152,7 +185,43 @@ class Kept(UnitRows):
     def _drop(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file, self._stored, self._end = None, [], 0
+        self._file, self._stored, self._packer = None, [], None
+
+    # ------------------------------------------------------------------ by another process
+
+    def hand_over(self, reader: Reader) -> None:
+        """Take the rows from another process, which reads the same matrix already.
+
+        It serves who first asks for all rows, in blocks of the size it was told.
+        """
+        self._reader = reader
+
+    def _by_other(self, reader: Reader, block_size: int, threads: int) -> Iterator[CsrBlock]:
+        self._drop()
+        assert reader.file is not None
+        self._keep_open(os.fdopen(os.dup(reader.file.fileno()), "rb", buffering=0))
+        at = 0
+        try:
+            with _Pool(threads) as pool:
+                for block in _in_order(self._hand_on(reader, pool), self._ahead(threads)):
+                    at = block.start + block.n_obs
+                    yield block
+        except OSError as error:
+            logger.info("%s: the rest is read here", error)
+            reader.close()
+            self._drop()
+            yield from self._read_source(at, self.n_obs, block_size, threads)
+            return
+        finally:
+            reader.close()
+        self.is_full = True
+        self._source.close()
+
+    def _hand_on(self, reader: Reader, pool: _Pool) -> Iterator[tuple[int, Future[CsrBlock]]]:
+        for unit in reader.units():
+            self._stored.append(unit)
+            first, last = unit.start, unit.start + len(unit.indptr) - 1
+            yield self._unit_bytes(first, last), pool.submit(self._unit, first, last)
 
     # ------------------------------------------------------------------ from then on
 
@@ -166,12 +235,15 @@ class Kept(UnitRows):
         return 1  # they are at hand faster than they are used
 
     def _unit_bytes(self, first: int, last: int) -> int:
-        values = self._end / max(self.n_obs, 1)  # about a byte each
+        unit = self._stored[self._at(first)]
+        values = int(unit.indptr[-1]) / (len(unit.indptr) - 1)
         return int((last - first) * values * (4 + self.dtype.itemsize))
 
+    def _at(self, row: int) -> int:
+        return bisect.bisect_right(self._stored, row, key=lambda unit: unit.start) - 1
+
     def _unit(self, first: int, last: int) -> CsrBlock:
-        at = np.searchsorted([unit.start for unit in self._stored], first, "right") - 1
-        unit = self._stored[int(at)]
+        unit = self._stored[self._at(first)]
         raw = self._read(unit)
         n = int(unit.indptr[-1])
         ends = np.cumsum([n, *(kind.itemsize * m for kind, m in (unit.far, unit.rest))])
@@ -187,7 +259,7 @@ class Kept(UnitRows):
         block = CsrBlock(unit.start, unit.indptr, indices, data, self.n_vars)
         return cut_block(block, first, last)
 
-    def _read(self, unit: _Unit) -> NDArray[np.uint8]:
+    def _read(self, unit: Unit) -> NDArray[np.uint8]:
         if self._file is None:
             raise RuntimeError("the matrix was closed while it was read")
         raw = np.empty(unit.size, np.uint8)
@@ -198,3 +270,35 @@ class Kept(UnitRows):
                 raise OSError("the scratch file is shorter than what was written to it")
             view = view[n:]
         return raw
+
+
+# ---------------------------------------------------------------------- the other process
+
+
+def serve(descriptor: int) -> None:
+    """All that a `Reader` does: look at the file, and tell of each block where it was written."""
+    with socket.socket(fileno=descriptor) as line, contextlib.suppress(KeyboardInterrupt, OSError):
+        message, files, _, _ = socket.recv_fds(line, 1 << 20, 1)
+        if not message:  # nothing is to be read
+            return
+        job = pickle.loads(message)  # noqa: S301 - from who started this process
+        try:
+            for said in _read_for(job, files[0]):
+                line.sendall(pickle.dumps(said))
+        except Exception as error:  # noqa: BLE001 - it is for who asks for the rows
+            line.sendall(pickle.dumps(error))
+        line.sendall(pickle.dumps(None))
+
+
+def _read_for(job: Job, descriptor: int) -> Iterator[Facts | Unit]:
+    facts = inspect_file(job.path, overrides=job.overrides)
+    yield facts
+    if facts.counts.value is None:
+        return
+    with (
+        os.fdopen(descriptor, "wb", buffering=0) as file,
+        open_blocks(job.path, matrix=facts.counts.value) as rows,
+    ):
+        packer = Packer(file)
+        for block in rows.iter_blocks(block_size=job.block_size, threads=job.threads):
+            yield packer.keep(block)

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
 from senoscore.io.blocks import CsrBlock, RowBlocks
+from senoscore.kernels.pack import compact
 from senoscore.kernels.passes import (
     LOG,
     N_BINS,
@@ -87,25 +88,6 @@ def as_float(data: NDArray[Any]) -> NDArray[np.floating]:
     return data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
 
 
-def compact(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in the fewest bytes; none at all as uint8.
-
-    The type of nothing must not show: which rows are empty depends on how blocks are cut.
-    """
-    if not values.size:
-        return values.astype(np.uint8)
-    if values.min() < 0:
-        return values
-    largest = values.max()
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(dtype).max:
-            if values.dtype.itemsize <= np.dtype(dtype).itemsize:
-                return values
-            small = values.astype(dtype)
-            return small if values.dtype.kind in "iu" or (small == values).all() else values
-    return values
-
-
 class Intake:
     """Blocks of stored columns -> blocks of genes.
 
@@ -170,7 +152,7 @@ class Panel:
     """
 
     indptr: NDArray[np.int64]
-    indices: NDArray[np.unsignedinteger]
+    indices: NDArray[np.integer]
     data: NDArray[Any]
     n_vars: int
 
@@ -265,10 +247,12 @@ class _Private:
         return self.local.arrays  # type: ignore[no-any-return]
 
     def total(self) -> list[NDArray[np.int64]]:
-        """The sums over all threads."""
-        if not self.all:
-            return list(self.make())
-        return [sum(parts[1:], start=parts[0]) for parts in zip(*self.all, strict=True)]
+        """The sums over all threads, in the arrays of the first of them."""
+        first, *others = self.all or [self.make()]
+        for other in others:
+            for total, part in zip(first, other, strict=True):
+                total += part
+        return list(first)
 
 
 def scan(
@@ -309,7 +293,7 @@ def scan(
         used = indptr[-1]
         kept = Panel(indptr, indices[:used].astype(width), compact(data[:used]).copy(), len(panel))
         chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
-        whole = block.to_csr()[chosen]
+        whole = Panel(block.indptr, block.indices, block.data, block.n_vars)[chosen]
         cells = Panel(
             whole.indptr.astype(np.int64), compact(whole.indices), compact(whole.data), block.n_vars
         )

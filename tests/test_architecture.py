@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors keys",
-        "settings console ages models",
+        "settings console ages models reader",
         "io kernels genes signatures fetch",
         "_columns _scales lineages _clustering markers inspect qc null adjust calibration calling power",
         "inputs streaming scratch reference",

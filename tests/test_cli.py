@@ -35,7 +35,7 @@ def as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     logger, show = logging.getLogger("senoscore"), warnings.showwarning
     handlers, level = logger.handlers[:], logger.level
-    monkeypatch.setattr(cli, "_settle_process", lambda: None)
+    monkeypatch.setattr(cli.console, "settle_process", lambda: None)
     yield
     logger.handlers[:], warnings.showwarning = handlers, show
     logger.setLevel(level)
@@ -224,7 +224,7 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     # before anything that takes long
     chosen[chosen.index("out")] = "other"
     assert run(*chosen, "core_senescense") == 2
-    assert [path.name for path in (tmp_path / "other" / "stages").iterdir()] == ["facts.json"]
+    assert not (tmp_path / "other" / "stages").exists()
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(

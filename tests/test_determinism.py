@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from senoscore import scoring
+from senoscore import reader, scoring, scratch
 from senoscore.io.artefacts import write_h5ad
 from senoscore.pipeline import OUTPUTS, SHARDED, STAGES, analyse, run_stage
 from senoscore.scoring import SAMPLE_PER_LINEAGE
@@ -169,6 +169,25 @@ def test_threads_and_blocks_change_no_byte(
     how: dict[str, int], cohort: Path, baseline: tuple[Path, Hashes], tmp_path: Path
 ) -> None:
     analyse(cohort, out=tmp_path, **how)
+    assert differing(outputs(tmp_path), baseline[1]) == []
+    same_file(tmp_path, baseline[0])
+
+
+def test_a_second_process_changes_no_byte(
+    cohort: Path, baseline: tuple[Path, Hashes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    handed = scratch.Kept._hand_on
+
+    def counted(self: scratch.Kept, *args: Any) -> Any:
+        for size, block in handed(self, *args):
+            read.append(block.result().n_obs)
+            yield size, block
+
+    monkeypatch.setattr(reader, "MIN_BYTES", 0)
+    monkeypatch.setattr(scratch.Kept, "_hand_on", counted)
+    analyse(cohort, out=tmp_path, threads=2, block_size=257)
+    assert sum(read) == 2400
     assert differing(outputs(tmp_path), baseline[1]) == []
     same_file(tmp_path, baseline[0])
 

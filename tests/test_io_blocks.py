@@ -11,7 +11,6 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from scipy import sparse
 from senoscore.errors import InputDataError
 from senoscore.io import _rows, _tiles
 from senoscore.io._chunks import H5Vector, Pipeline, fletcher32
-from senoscore.io.blocks import BegunRows, CsrBlock, RowBlocks, open_blocks
+from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
 
 N_OBS, N_VARS = 61, 47
 
@@ -618,62 +617,6 @@ def test_stopping_early_leaves_no_thread(tmp_path: Path) -> None:
     del blocks
     gc.collect()
     path.unlink()
-
-
-def settled(begun: BegunRows) -> None:
-    """Wait until it has read what it was to read ahead."""
-    assert begun._begun is not None
-    wait([begun._begun], timeout=60)
-
-
-@pytest.mark.parametrize("in_haste", [True, False])
-@pytest.mark.parametrize("n_bytes", [0, 1, 500, 1 << 20])
-@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
-def test_rows_whose_reading_has_begun_are_the_same(
-    tmp_path: Path, storage: str, n_bytes: int, in_haste: bool
-) -> None:
-    x = counts().astype("f4")
-    stored = x.toarray() if storage == "dense" else x.asformat(storage)
-    path = write_file(tmp_path / "a.h5ad", stored, chunk=(9, 11) if storage == "dense" else 50)
-    before = threading.active_count()
-    whole, part = (0, x.shape[0]), (9, 40)
-    for size, rows in ((7, whole), (10, whole), (7, part)):  # as it was begun, and otherwise
-        with BegunRows(open_blocks(path), block_size=7, threads=2, n_bytes=n_bytes) as begun:
-            assert (begun.n_obs, begun.n_vars, begun.storage) == (*x.shape, storage)
-            assert begun.nbytes_compressed > 0
-            if not in_haste:
-                settled(begun)
-            same(joined(begun.iter_blocks(block_size=size, threads=2, rows=rows)), x[slice(*rows)])
-            same(joined(begun.iter_blocks(block_size=7, threads=2)), x)
-        assert threading.active_count() == before
-
-
-def test_reading_that_has_begun_stops_when_it_has_enough(tmp_path: Path) -> None:
-    x = sparse.csr_matrix(np.ones((60, 20), "f4"))  # a block of 4 rows: 640 bytes
-    path = write_file(tmp_path / "a.h5ad", x, chunk=50)
-    before = threading.active_count()
-    with BegunRows(open_blocks(path), block_size=4, threads=1, n_bytes=1500) as begun:
-        settled(begun)
-        assert [block.start for block in begun._ready] == [0, 4, 8]
-    with BegunRows(open_blocks(path), block_size=4, threads=1, n_bytes=1 << 30) as begun:
-        found = begun.iter_blocks(block_size=4)
-        assert [next(found).start for _ in range(5)] == [0, 4, 8, 12, 16]
-        found.close()
-    # never asked for
-    BegunRows(open_blocks(path), block_size=4, threads=2, n_bytes=1 << 30).close()
-    assert threading.active_count() == before
-
-
-def test_what_is_damaged_is_said_to_who_asks_for_the_rows(tmp_path: Path) -> None:
-    x = sparse.csr_matrix(np.ones((30, 10)))
-    x.data[157] = np.nan
-    path = write_file(tmp_path / "a.h5ad", x, chunk=7)
-    with BegunRows(open_blocks(path), block_size=4, threads=2, n_bytes=1 << 30) as begun:
-        settled(begun)
-        found = begun.iter_blocks(block_size=4)
-        assert [next(found).start for _ in range(3)] == [0, 4, 8]
-        with pytest.raises(InputDataError, match="row 15, column 7 holds nan"):
-            next(found)
 
 
 def test_arguments_are_checked() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, stats
+from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
 
 from senoscore import models
@@ -362,3 +363,22 @@ def test_empirical_logits_would_call_a_difference_in_cell_numbers_a_difference_i
         ours.append(models.fit_shares(hits, n, design, 1, every(12)).pvalue)
     assert np.mean([t.pvalue < 0.05 for t in logit]) > 0.15
     assert np.nanmean(np.asarray(ours) < 0.05) < 0.07
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10_000), st.integers(1, 28))
+def test_the_overdispersion_is_scipys_root(n_donors: int, seed: int, freedom: int) -> None:
+    rng = np.random.default_rng(seed)
+    square = rng.chisquare(1, n_donors) * rng.choice([0.3, 2.0, 40.0])
+    n = rng.integers(1, rng.choice([2, 50, 5000]), n_donors).astype(float)
+
+    def excess(rho: float) -> float:
+        return float((square / (1 + (n - 1) * rho)).sum()) - freedom
+
+    found = models._correlation(square, n, freedom)
+    if excess(0.0) <= 0:
+        assert found == 0
+    elif excess(1.0) >= 0:
+        assert found == 1
+    else:
+        assert found == pytest.approx(brentq(excess, 0, 1, xtol=1e-14, rtol=1e-10), rel=1e-8)

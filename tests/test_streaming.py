@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from senoscore.kernels.pack import compact
 from senoscore.kernels.passes import COUNTS, FIX_X, LINEAR, LOG, gene_roles, scan_rows
-from senoscore.streaming import Panel, as_float, compact
+from senoscore.streaming import Panel, as_float
 
 
 @pytest.mark.parametrize(

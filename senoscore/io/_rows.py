@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple, Self
 
@@ -152,73 +152,6 @@ class LentRows(RowBlocks):
 
     def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
         return self._owner._iterate(first, last, block_size, threads)
-
-
-class BegunRows(RowBlocks):
-    """Rows whose reading has begun: who first asks for all of them finds the first ones decoded.
-
-    Parameters
-    ----------
-    source
-        Taken over: closed with this.
-    block_size, threads
-        How they will be asked for.
-    n_bytes
-        Decoded ahead, at most this and a block.
-    """
-
-    def __init__(self, source: RowBlocks, *, block_size: int, threads: int, n_bytes: int) -> None:
-        shape = (source.n_obs, source.n_vars)
-        super().__init__(source.where, shape, source.dtype, source.storage, source.nnz)
-        self._source = source
-        self._block_size = block_size
-        self._blocks = source.iter_blocks(block_size=block_size, threads=threads)
-        self._ready: deque[CsrBlock] = deque()
-        self._enough = threading.Event()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="senoscore-begun")
-        self._begun: Future[None] | None = pool.submit(self._read, n_bytes)
-        pool.shutdown(wait=False)
-
-    def _read(self, n_bytes: int) -> None:
-        while n_bytes > 0 and not self._enough.is_set():
-            block = next(self._blocks, None)
-            if block is None:
-                return
-            n_bytes -= block.indices.nbytes + block.data.nbytes
-            self._ready.append(block)
-
-    def _stop(self) -> Future[None] | None:
-        """Read no further; what was begun, if nobody asked for it so far."""
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            self._enough.set()
-            wait([begun])
-        return begun
-
-    def _forget(self) -> None:
-        self._ready.clear()
-        self._blocks = iter(())
-
-    def close(self) -> None:
-        """Close the source; what was decoded and not asked for is dropped."""
-        self._stop()
-        self._forget()
-        self._source.close()
-        super().close()
-
-    def _nbytes(self) -> int:
-        return self._source.nbytes_compressed
-
-    def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
-        begun = self._stop()
-        if begun is None or (first, last, block_size) != (0, self.n_obs, self._block_size):
-            self._forget()
-            yield from self._source._iterate(first, last, block_size, threads)
-            return
-        while self._ready:
-            yield self._ready.popleft()
-        begun.result()  # what went wrong is for whoever asks for the rows
-        yield from self._blocks
 
 
 # ---------------------------------------------------------------- working ahead in threads

@@ -19,7 +19,6 @@ from senoscore.io._canonical import CsrBlock
 from senoscore.io._chunks import H5Table, H5Vector, ZarrTable, ZarrVector, check_zarr_codecs
 from senoscore.io._rows import (
     ArrayTable,
-    BegunRows,
     CscRows,
     CsrRows,
     DaskRows,
@@ -40,7 +39,7 @@ from senoscore.io.h5 import (
     show_path,
 )
 
-__all__ = ["DEFAULT_MEMORY", "BegunRows", "CsrBlock", "RowBlocks", "open_blocks"]
+__all__ = ["DEFAULT_MEMORY", "CsrBlock", "RowBlocks", "open_blocks"]
 
 DEFAULT_MEMORY: Final = 512 << 20
 

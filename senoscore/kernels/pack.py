@@ -21,6 +21,25 @@ REST: Final = 7  # lower three bits: a value of 1 to 7, less 1; other values sta
 _FAR_CODE: Final = FAR << 3
 
 
+def compact(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in the fewest bytes; none at all as uint8.
+
+    The type of nothing must not show: which rows are empty depends on how blocks are cut.
+    """
+    if not values.size:
+        return values.astype(np.uint8)
+    if values.min() < 0:
+        return values
+    largest = values.max()
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(dtype).max:
+            if values.dtype.itemsize <= np.dtype(dtype).itemsize:
+                return values
+            small = values.astype(dtype)
+            return small if values.dtype.kind in "iu" or (small == values).all() else values
+    return values
+
+
 @njit
 def pack_rows(
     indptr: NDArray[np.int64],

@@ -236,7 +236,7 @@ def scan_rows(
 @njit
 def count_columns(
     indptr: NDArray[np.int64],
-    indices: NDArray[np.unsignedinteger],
+    indices: NDArray[np.integer],
     place: NDArray[np.int32],
     out: NDArray[np.int64],
 ) -> None:
@@ -251,7 +251,7 @@ def count_columns(
 
 @njit
 def take_columns(
-    indices: NDArray[np.unsignedinteger],
+    indices: NDArray[np.integer],
     data: NDArray[np.generic],
     place: NDArray[np.int32],
     out_indices: NDArray[np.int32],
