@@ -33,6 +33,7 @@ from senoscore.null import (
     draw_sets,
     over_threads,
     pack_sample,
+    resting_means,
     streams_for,
 )
 
@@ -121,7 +122,11 @@ def calibrate_lineage(
     )
     if not sets:
         return pd.DataFrame(columns=list(COLUMNS))
-    draws = [draw_sets(s, controls, sums, lineage=lineage, n_null=n_null, seed=seed) for s in sets]
+    resting = resting_means(sets, sums, sample, kind, threads=threads)
+    draws = [
+        draw_sets(s, controls, sums, lineage=lineage, n_null=n_null, seed=seed, resting=near)
+        for s, near in zip(sets, resting, strict=True)
+    ]
     table = build_sets(sets, draws, sums, n_null=n_null)
     present, begin = np.unique(strata, return_index=True)
     packed = pack_sample(sample, table, np.arange(len(sets)), n_null, kind)

@@ -117,7 +117,8 @@ class Judged:
     score, z, pvalue, padj, aligned: of the signatures kept, columns in the order of `voting`
     (z as in the null, `aligned` as reported). calls: None where groups are not lineages. arm: the
     phenotype arm by antibodies, which no gene's absence changes; None where calls rest on RNA. read:
-    rows -> their expression values, one column per gene.
+    rows -> their expression values, one column per gene. resting: as in `null.Plan`, of the
+    signatures kept.
     """
 
     names: pd.Index
@@ -135,6 +136,7 @@ class Judged:
     eligible: NDArray[np.bool_]
     rank: NDArray[np.int64]
     centres: NDArray[np.float64]
+    resting: Mapping[tuple[int, int], NDArray[np.int64]]
     fitted: Fitted | None
     kind: int
     n_null: int
@@ -231,6 +233,7 @@ def judge(
         voting=tuple(voting[k] for k in at), usable=plan.usable[:, at], n_null=plan.n_null,
         histogram=histogram, score=score, tables=tables, powered=powered, thresholds=thresholds,
         calls=calls, settings=settings, arm=arm, centres=plan.centres[:, at], fitted=fitted,
+        resting={(c, at.index(s)): near for (c, s), near in plan.resting.items() if s in at},
         **others,
     )  # fmt: skip
 
@@ -816,7 +819,7 @@ def _drawn(
     order = draw_order(genes, sums)
     drawn, weights = draw_sets(
         genes, controls, sums, lineage=judged.lineages[code], n_null=judged.n_null,
-        seed=judged.seed,
+        seed=judged.seed, resting=judged.resting[code, k],
     )  # fmt: skip
     ids = tuple(genes.ids[g] for g in order)
     return VotingGenes(genes.name, genes.positions[order], weights, ids), drawn

@@ -3,7 +3,7 @@
 The statistic of cell *i*, signature *s* in lineage *L*: every voting gene *g* of weight w and sign
 has N control genes, those nearest to it in mean expression within *L*. Null set *j* takes one
 control of each gene, each control once, so that the mean over the null sets is the mean over all
-controls:
+controls (where some cells carry the programme: nearest to the mean in the others, `resting_means`):
 
     d_i = sum over g of  sign w (x_ig - mean of x over g's controls)
     z_i = d_i / sd over the null sets of the same cell  -  centre_s  -  median of the null at its depth
@@ -25,7 +25,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -41,7 +41,14 @@ from senoscore.kernels.controls import (
     nearest_in_mean,
     streams,
 )
-from senoscore.kernels.nulls import ByGene, by_gene, by_set, score_sample, set_centres
+from senoscore.kernels.nulls import (
+    ByGene,
+    by_gene,
+    by_set,
+    low_in_the_rest,
+    score_sample,
+    set_centres,
+)
 from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
 from senoscore.kernels.tails import medians, read_off, shift_rows
 
@@ -50,6 +57,10 @@ T = TypeVar("T")
 N_NULL = 200
 CENTRE_QUANTILE = 0.25
 NORMAL_QUARTILE = -0.6744897501960817
+# the share of a stratum's cells in which a gene is matched, and what its mean in all cells weighs there:
+# as much as so many cells that express it
+RESTING_SHARE = 0.5
+RESTING_WEIGHT = 10.0
 MIN_POOL = 20
 MIN_CELLS = 10
 MAX_STRATA = 10
@@ -74,7 +85,11 @@ class VotingGenes:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the second pass needs: which sets exist in which lineage, and their centres."""
+    """All that the second pass needs: which sets exist in which lineage, and their centres.
+
+    resting: (lineage, signature) -> the means at which controls of its genes were drawn
+    (`resting_means`); a set that was not drawn in this run has none.
+    """
 
     lineages: tuple[str, ...]
     signatures: tuple[str, ...]
@@ -83,6 +98,7 @@ class Plan:
     usable: NDArray[np.bool_]
     centres: NDArray[np.float64]
     reasons: dict[tuple[str, str], str]
+    resting: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What `from_arrays` makes the same plan of; all names begin with ``plan_``."""
@@ -91,6 +107,7 @@ class Plan:
             "signatures": self.signatures,
             "n_null": self.n_null,
             "reasons": [[*pair, why] for pair, why in self.reasons.items()],
+            "resting": [[*pair, len(means)] for pair, means in self.resting.items()],
         }
         return {
             "plan_told": np.frombuffer(json.dumps(told).encode(), np.uint8),
@@ -99,12 +116,18 @@ class Plan:
             "plan_weights": self.sets.weights,
             "plan_usable": self.usable,
             "plan_centres": self.centres,
+            "plan_resting": np.concatenate([np.zeros(0, np.int64), *self.resting.values()]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Plan:
         """The plan that `to_arrays` was asked of."""
         told = json.loads(arrays["plan_told"].tobytes())
+        ends = np.cumsum([0, *(n for *_, n in told["resting"])])
+        resting = {
+            (code, s): arrays["plan_resting"][a:b]
+            for (code, s, _), (a, b) in zip(told["resting"], pairwise(ends), strict=True)
+        }
         return cls(
             tuple(told["lineages"]),
             tuple(told["signatures"]),
@@ -113,6 +136,7 @@ class Plan:
             arrays["plan_usable"],
             arrays["plan_centres"],
             {(lineage, signature): why for lineage, signature, why in told["reasons"]},
+            resting,
         )
 
 
@@ -225,18 +249,81 @@ def draw_sets(
     lineage: str,
     n_null: int,
     seed: int,
+    resting: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """N null sets: for each expressed voting gene a row of N controls, one per null set.
 
-    Each control of a gene is used equally often, and no set holds a gene twice where that can be
+    Controls are near in `means`, or to the mean that `resting` gives each voting gene instead. Each
+    control of a gene is used equally often, and no set holds a gene twice where that can be
     avoided. Returns controls (genes × N) and the signed weights of those genes; a gene that no
     cell of the lineage expresses has nothing to be matched to and takes no part.
     """
     order = draw_order(genes, means)
     positions = genes.positions[order]
+    near = means[positions] if resting is None else resting[order]
     begin = streams_for(seed, genes.name, lineage, each=[genes.ids[k] for k in order])
-    drawn = controls.null_sets(means[positions], genes.positions, begin, n_null)
+    drawn = controls.null_sets(near, genes.positions, begin, n_null)
     return drawn, np.asarray(genes.weights[order], np.float64)
+
+
+def resting_means(
+    signatures: Sequence[VotingGenes],
+    means: NDArray[np.int64],
+    sample: SampledCells,
+    kind: int,
+    *,
+    threads: int = 1,
+) -> list[NDArray[np.int64]]:
+    """What each voting gene has in cells that do not run the programme, on the scale of `means`.
+
+    Where some cells of a lineage carry a programme, its genes have a higher mean than in all the
+    others. Controls of that mean are noisier than the genes are in a cell without the programme; the
+    null is too wide, and p too large. A gene is therefore matched at its mean in the half of the cells
+    of each depth stratum that have least of the signature's other genes. It has no say in the
+    choice itself, so that where no cell carries the programme its expected mean is that of all.
+
+    `means` is multiplied by what a sample of the lineage shows: (sum in those cells + r) / (sum
+    expected there + r), where r is worth `RESTING_WEIGHT` cells that express the gene, so that a rare gene
+    follows chance no further than that. At least 1 where a gene is expressed. Of a lineage with fewer
+    than 200 cells, ten strata, the means stay as they are: in wider strata the cells with least of some
+    genes are the shallow ones.
+
+    Returns
+    -------
+    Per signature, in the order of its `positions`.
+    """
+    found = [means[signature.positions] for signature in signatures]
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.positions for s in signatures)]))
+    if len(sample.rows) < MAX_STRATA * MIN_CELLS_PER_STRATUM or not len(wanted):
+        return found
+    strata = np.searchsorted(stratum_limits(sample.totals), sample.totals, side="left")
+    order = np.argsort(strata, kind="stable")
+    limits = np.concatenate([[0], np.cumsum(np.bincount(strata))])
+    column = np.full(len(means), -1, np.int64)
+    column[wanted] = np.arange(len(wanted))
+    cells = sample.matrix[sample.rows[order]]
+    values = by_gene(
+        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
+        cells.data, sample.totals[order], kind, column, len(wanted),
+    )  # fmt: skip
+
+    def one(s: int) -> None:
+        genes, n = signatures[s], len(signatures[s].positions)
+        low, everywhere = np.zeros((2, n))
+        n_low, n_on = np.zeros((2, n), np.int64)
+        low_in_the_rest(
+            values, limits, np.asarray([0, n]), column[genes.positions],
+            fixed_weights(genes.weights).astype(np.float64), RESTING_SHARE,
+            low, n_low, everywhere, n_on,
+        )  # fmt: skip
+        worth = RESTING_WEIGHT * everywhere / np.maximum(n_on, 1)
+        expected = everywhere * (n_low / len(order))
+        known = (everywhere > 0) & (found[s] > 0)
+        ratio = (low[known] + worth[known]) / (expected[known] + worth[known])
+        found[s][known] = np.maximum(np.rint(found[s][known] * ratio), 1)
+
+    over_threads(one, range(len(signatures)), threads)
+    return found
 
 
 def build_sets(
@@ -495,12 +582,21 @@ def plan_scores(
     usable = np.zeros((len(lineages), len(signatures)), bool)
     centres = np.zeros((len(lineages), len(signatures), n_null + 1))
     told: list[dict[tuple[str, str], str]] = [{} for _ in lineages]
+    drawn_at: list[dict[tuple[int, int], NDArray[np.int64]]] = [{} for _ in lineages]
     tables: list[Any] = [None] * len(lineages)
 
     def one(code: int) -> None:
         lineage = lineages[code]
         draws: list[tuple[NDArray[np.int64], NDArray[np.float64]] | None] = []
         controls = ControlGenes(sums[code], eligible, rank)
+        few = np.flatnonzero(allowed[code]).tolist()
+        resting = dict(
+            zip(
+                few,
+                resting_means([signatures[s] for s in few], sums[code], sample[code], kind),
+                strict=True,
+            )
+        )
         for s, signature in enumerate(signatures):
             draw = None
             if allowed[code, s]:
@@ -511,7 +607,7 @@ def plan_scores(
                 else:
                     drawn = draw_sets(
                         signature, controls, sums[code],
-                        lineage=lineage, n_null=n_null, seed=seed,
+                        lineage=lineage, n_null=n_null, seed=seed, resting=resting[s],
                     )  # fmt: skip
                     reason = "none of its genes is expressed" if not len(drawn[0]) else ""
                     draw = drawn if len(drawn[0]) else None
@@ -519,6 +615,8 @@ def plan_scores(
                     told[code][lineage, signature.name] = reason
             draws.append(draw)
             usable[code, s] = draw is not None
+            if draw is not None:
+                drawn_at[code][code, s] = resting[s]
         tables[code] = build_sets(signatures, draws, sums[code], n_null=n_null)
         if usable[code].any() and len(sample[code].rows):
             packed = pack_sample(
@@ -530,8 +628,9 @@ def plan_scores(
     reasons = {pair: why for part in told for pair, why in part.items()}
     joined = join_sets(tables, n_genes)
     return Plan(
-        tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons
-    )
+        tuple(lineages), tuple(s.name for s in signatures), n_null, joined, usable, centres, reasons,
+        {pair: near for part in drawn_at for pair, near in part.items()},
+    )  # fmt: skip
 
 
 class PackedSample(NamedTuple):

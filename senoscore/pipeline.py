@@ -782,7 +782,7 @@ class _Scoring:
         if self.fitted is not None:
             return self.fitted.plan
         if parts:
-            if "plan_told" not in parts[0]:
+            if "plan_resting" not in parts[0]:
                 raise InputDataError(
                     "the cells were scored by another version of senoscore: run stage score again"
                 )

@@ -576,6 +576,7 @@ def build(
             found, weights = draw_sets(
                 voting[s], controls, sums[k],
                 lineage=plan.lineages[k], n_null=plan.n_null, seed=seed,
+                resting=plan.resting[k, s],
             )  # fmt: skip
             drawn[k, s] = (voting[s].positions[order], found, weights)
     used = np.unique(np.concatenate([np.append(own, null) for own, null, _ in drawn.values()]))

@@ -203,3 +203,29 @@ def test_a_plan_is_read_as_it_was_written() -> None:
     for a, b in zip((*again.sets, again.usable, again.centres),
                     (*plan.sets, plan.usable, plan.centres), strict=True):  # fmt: skip
         np.testing.assert_array_equal(a, b)
+    assert sorted(again.resting) == sorted(plan.resting) == [(0, 0), (0, 1), (0, 3)]
+    for pair, near in plan.resting.items():
+        np.testing.assert_array_equal(again.resting[pair], near)
+        assert len(near) == len(sets[pair[1]].positions)
+
+
+def test_held_back_sets_are_matched_as_signatures_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = counts(n_cells=210, n_genes=400, seed=5)
+    signatures, _, sums, totals = planned(matrix)
+    drawn: list[tuple[null.VotingGenes, np.ndarray]] = []
+
+    def draw(genes: null.VotingGenes, *arguments: object, **named: object) -> object:
+        drawn.append((genes, named["resting"]))
+        return null.draw_sets(genes, *arguments, **named)
+
+    monkeypatch.setattr(calibration, "draw_sets", draw)
+    sample = null.SampledCells(matrix, np.arange(210), totals)
+    calibration.calibrate_lineage(
+        signatures, lineage="T", sums=sums, eligible=np.ones(400, bool), rank=np.arange(400),
+        ids=np.asarray([f"g{k}" for k in range(400)], dtype=object), sample=sample, depth=totals,
+        strata=np.zeros(210, np.int64), kind=passes.COUNTS, n_null=30, n_sets=6,
+    )  # fmt: skip
+    expected = null.resting_means([genes for genes, _ in drawn], sums, sample, passes.COUNTS)
+    assert len(drawn) == 24
+    for (_, found), near in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(found, near)

@@ -104,8 +104,9 @@ def test_contributions_equal_the_definition_from_the_file(
     genes = judged.voting[s]
     controls = ControlGenes(judged.sums[code], judged.eligible, judged.rank)
     drawn, _ = draw_sets(
-        genes, controls, judged.sums[code], lineage="T", n_null=judged.n_null, seed=judged.seed
-    )
+        genes, controls, judged.sums[code], lineage="T", n_null=judged.n_null, seed=judged.seed,
+        resting=judged.resting[code, s],
+    )  # fmt: skip
     order = np.argsort(np.asarray(genes.ids, dtype=object))
     order = [k for k in order if judged.sums[code, genes.positions[k]] > 0]
     cell = exhausted.scores["cell"].iloc[0]
@@ -162,6 +163,7 @@ def naive_without(
     drawn, weights = draw_sets(
         genes, controls, judged.sums[code],
         lineage=judged.lineages[code], n_null=judged.n_null, seed=judged.seed,
+        resting=judged.resting[code, s],
     )  # fmt: skip
     order = np.argsort(np.asarray(genes.ids, dtype=object))
     order = np.array([k for k in order if judged.sums[code, genes.positions[k]] > 0])

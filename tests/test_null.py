@@ -86,17 +86,19 @@ def naive(
     sums: np.ndarray,
     eligible: np.ndarray,
     n_null: int,
+    resting: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """d, z and the null's z, cell by cell, from the definition."""
     x = log_cp10k(matrix)
     controls = null.ControlGenes(sums[0], eligible, np.arange(matrix.shape[1]))
     drawn, weights = null.draw_sets(
-        signature, controls, sums[0], lineage="T", n_null=n_null, seed=0
+        signature, controls, sums[0], lineage="T", n_null=n_null, seed=0, resting=resting
     )
     own = x[:, signature.positions] @ signature.weights
     sets = np.stack([x[:, drawn[:, j]] @ weights for j in range(n_null)], axis=1)
     d = own - sets.mean(1)
-    z = d / sets.std(1, ddof=1)
+    with np.errstate(invalid="ignore"):  # a cell without any of the genes
+        z = d / sets.std(1, ddof=1)
     null_z = np.empty_like(sets)
     for j in range(n_null):
         others = np.delete(sets, j, axis=1)
@@ -104,19 +106,179 @@ def naive(
         spread[spread < 1e-12] = np.nan  # nothing to measure this set against
         null_z[:, j] = (sets[:, j] - others.mean(1)) / spread
     shift = -norm.ppf(0.25)
-    z -= np.quantile(z, 0.25) + shift
+    z -= np.nanquantile(z, 0.25) + shift
     null_z -= np.nanquantile(null_z, 0.25, axis=0) + shift
     return d, z, null_z
 
 
-def test_score_z_and_null_equal_the_definition() -> None:
-    matrix = counts()
+def slow_resting(
+    matrix: sparse.csr_matrix,
+    signature: null.VotingGenes,
+    means: np.ndarray,
+    totals: np.ndarray,
+    kind: int = passes.COUNTS,
+) -> np.ndarray:
+    """`null.resting_means` from its docstring: gene by gene, stratum by stratum."""
+    x = log_cp10k(matrix) if kind == passes.COUNTS else matrix.toarray().astype(float)
+    x = np.rint(x[:, signature.positions] * 2**passes.FIX_X)
+    n = min(max(len(x) // 20, 1), 10)
+    limits = np.quantile(totals, np.arange(1, n) / n)
+    strata = (totals[:, None] > limits).sum(1)
+    out = means[signature.positions].copy()
+    if len(x) < 200:
+        return out
+    for g, position in enumerate(signature.positions):
+        others = np.delete(x, g, axis=1) @ np.delete(signature.weights, g)
+        taken = np.zeros(len(x), bool)
+        for stratum in set(strata):
+            here = np.flatnonzero(strata == stratum)
+            half = -(-len(here) // 2)
+            taken[here] = others[here] <= np.sort(others[here])[half - 1]
+        if means[position] > 0 and x[:, g].sum() > 0:
+            worth = 10 * x[x[:, g] != 0, g].mean()
+            expected = x[:, g].mean() * taken.sum()
+            ratio = (x[taken, g].sum() + worth) / (expected + worth)
+            out[g] = max(round(means[position] * ratio), 1)
+    return out
+
+
+def planted(
+    share: float, *, n_genes: int = 200, rare: bool = False, seed: int = 0
+) -> tuple[sparse.csr_matrix, null.VotingGenes, np.ndarray, np.ndarray, np.ndarray]:
+    """Cells of which a share has all genes of a signature on; matrix, signature, sums, totals, carriers."""
+    rng, n_cells, n_on = np.random.default_rng(seed), 1000, 8
+    mean = rng.lognormal(-1, 1.0, n_genes)
+    mean[:n_on] = 0.003 if rare else 0.15
+    carrier = rng.random(n_cells) < share
+    rates = np.tile(mean, (n_cells, 1))
+    rates[np.ix_(carrier, np.arange(n_on))] += 0 if rare else 1.2
+    rates *= rng.lognormal(0, 0.3, (n_cells, 1))
+    matrix = sparse.csr_matrix(rng.poisson(rates).astype(np.float32))
+    genes = null.VotingGenes(
+        "s", np.arange(n_on), np.ones(n_on), tuple(f"g{k}" for k in range(n_on))
+    )
+    sums = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
+    return matrix, genes, sums, np.asarray(matrix.sum(1), float).ravel(), carrier
+
+
+@pytest.mark.parametrize("kind", [passes.COUNTS, passes.LOG])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_resting_means_equal_the_definition(kind: int, threads: int) -> None:
+    matrix = counts(n_cells=230, n_genes=80, seed=4)
+    totals = np.asarray(matrix.sum(1), float).ravel()
+    if kind == passes.LOG:
+        matrix.data = np.log1p(matrix.data)
+    rng = np.random.default_rng(3)
+    signatures = [
+        null.VotingGenes(
+            f"s{n}", rng.choice(80, n, replace=False), rng.choice([-1.0, -0.5, 0.25, 1.0], n),
+            tuple(f"{n}-{k}" for k in range(n)),
+        )
+        for n in (1, 2, 5, 17)
+    ]  # fmt: skip
+    means = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
+    means[signatures[2].positions[0]] = 0  # expressed nowhere, as far as the first pass knows
+    found = null.resting_means(signatures, means, everyone(matrix, totals), kind, threads=threads)
+    for signature, got in zip(signatures, found, strict=True):
+        np.testing.assert_array_equal(got, slow_resting(matrix, signature, means, totals, kind))
+    # nothing else to go by, nothing to tell
+    np.testing.assert_array_equal(found[0], means[signatures[0].positions])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_resting_means_know_no_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = counts(n_cells=int(rng.integers(180, 260)), n_genes=40, seed=seed % 1000)
+    totals = np.asarray(matrix.sum(1), float).ravel()
+    means = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
+    genes = null.VotingGenes(
+        "s", rng.choice(40, 6, replace=False), rng.choice([-1.0, 1.0], 6), tuple("abcdef")
+    )
+    cells, place = rng.permutation(matrix.shape[0]), rng.permutation(6)
+    turned = null.VotingGenes("s", genes.positions[place], genes.weights[place], tuple("abcdef"))
+    at = everyone(matrix, totals)
+    once = null.resting_means([genes], means, at, passes.COUNTS)[0]
+    again = null.resting_means([turned], means, at._replace(rows=cells, totals=totals[cells]), 0)[0]
+    np.testing.assert_array_equal(once[place], again)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_resting_mean_is_that_of_cells_without_the_programme(share: float) -> None:
+    matrix, genes, sums, totals, carrier = planted(share)
+    found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+    x = log_cp10k(matrix)[:, :8]
+    true = x[~carrier].mean() / x.mean()
+    assert true < 0.8
+    # less the tenth part of the way that the weight of the mean in all cells takes
+    assert np.mean(found / sums[:8]) == pytest.approx(true, abs=0.06)
+
+
+def test_where_no_cell_carries_a_programme_resting_means_are_the_means() -> None:
+    ratios = []
+    for seed in range(12):
+        matrix, genes, sums, totals, _ = planted(0.0, seed=seed)
+        found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+        ratios.append(found / sums[:8])
+    # a gene that had a say in which cells are taken would be at half of its mean
+    assert np.mean(ratios) == pytest.approx(1, abs=0.02)
+    assert np.std(ratios) < 0.12
+
+
+def test_a_few_cells_tell_nothing_about_resting_means() -> None:
+    matrix, genes, sums, totals, _ = planted(0.3)
+    for n, moved in ((199, False), (200, True)):
+        some = null.SampledCells(matrix, np.arange(n), totals[:n])
+        found = null.resting_means([genes], sums, some, passes.COUNTS)[0]
+        assert (found != sums[:8]).any() == moved
+
+
+def test_a_rare_gene_follows_chance_no_further_than_ten_cells_let_it() -> None:
+    matrix, genes, sums, totals, _ = planted(0.0, rare=True)
+    seen = np.asarray((matrix[:, :8] > 0).sum(0)).ravel()
+    assert (seen[sums[:8] > 0] < 9).all()
+    found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+    ratio = found[sums[:8] > 0] / sums[:8][sums[:8] > 0]
+    assert ((ratio > 10 / (10 + 9)) & (ratio < (10 + 9) / 10)).all()
+    assert (found[sums[:8] == 0] == 0).all()
+
+
+def test_cells_without_a_programme_have_even_p_beside_cells_with_it() -> None:
+    """The reason for resting means: matched at the mean of all cells p is too large."""
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(4):
+        matrix, genes, sums, totals, carrier = planted(0.15, n_genes=3000, seed=seed)
+        controls = null.ControlGenes(sums, np.arange(3000) >= 8, np.arange(3000))
+        sample = everyone(matrix, totals)
+        near = null.resting_means([genes], sums, sample, passes.COUNTS)[0]
+        for resting in (True, False):
+            draw = null.draw_sets(
+                genes, controls, sums, lineage="T", n_null=100, seed=seed,
+                resting=near if resting else None,
+            )  # fmt: skip
+            table = null.build_sets([genes], [draw], sums, n_null=100)
+            packed = null.pack_sample(sample, table, np.array([0]), 100, passes.COUNTS)
+            centres = null.centres_of_sample(packed)
+            strata = np.zeros(len(totals), np.int64)
+            _, z, histogram = null.score_lineage(packed, strata, centres, 1)
+            p = null.p_values(z.T, strata, strata, histogram[None])
+            shares[resting].append(float((p[~carrier, 0] <= 0.05).mean()))
+    assert np.mean(shares[False]) < 0.03
+    assert 0.035 < np.mean(shares[True]) < 0.06
+
+
+@pytest.mark.parametrize("n_cells", [60, 210])
+def test_score_z_and_null_equal_the_definition(n_cells: int) -> None:
+    matrix = counts(n_cells)
     plan, signatures, sums, totals = setup(matrix)
     score, z, histogram = run(matrix, plan, totals)
     eligible = np.ones(matrix.shape[1], bool)
     eligible[[3, 8, 20, 5, 7]] = False
     for s, signature in enumerate(signatures):
-        d, expected, null_z = naive(matrix, signature, sums, eligible, plan.n_null)
+        d, expected, null_z = naive(
+            matrix, signature, sums, eligible, plan.n_null,
+            slow_resting(matrix, signature, sums[0], totals),
+        )  # fmt: skip
         # fixed point keeps 22 bits of x and 18 of a weight
         np.testing.assert_allclose(score[:, s], d, atol=1e-5)
         np.testing.assert_allclose(z[:, s], expected, atol=1e-4)

@@ -271,6 +271,60 @@ def _quantile(
 
 
 @njit
+def low_in_the_rest(
+    values: ByGene,
+    limits: NDArray[np.int64],
+    first: NDArray[np.int64],
+    genes: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    q: float,
+    low: NDArray[np.float64],
+    n_low: NDArray[np.int64],
+    all_of: NDArray[np.float64],
+    n_on: NDArray[np.int64],
+) -> None:
+    """Each gene of some signatures in the cells that have least of the signature's other genes.
+
+    Parameters
+    ----------
+    values
+        Of the cells, ordered by depth stratum.
+    limits
+        Where each stratum's cells begin, and the end.
+    first, genes, weights
+        Where each signature begins, and the end; its genes (columns of `values`) and their weights,
+        in units of 2**-FIX_W.
+    q
+        The share of each stratum's cells that is taken, and all that are equal to its last.
+    low, n_low, all_of, n_on
+        Written, per gene of a signature: its sum over the cells taken, their number, its sum over
+        all cells, and the number of cells in which it is not 0.
+    """
+    n = limits[-1]
+    total, others, x = np.empty(n), np.empty(n), np.empty(n)
+    one = np.ones(1)
+    for s in range(first.shape[0] - 1):
+        own = slice(first[s], first[s + 1])
+        _sum_set(values, genes[own], weights[own], total)
+        for e in range(first[s], first[s + 1]):
+            _sum_set(values, genes[e : e + 1], one, x)
+            for i in range(n):
+                others[i] = total[i] - weights[e] * x[i]
+            for t in range(limits.shape[0] - 1):
+                a, b = limits[t], limits[t + 1]
+                if a == b:
+                    continue
+                k = max(int(np.ceil(q * (b - a))) - 1, 0)
+                cut = np.partition(others[a:b], k)[k]
+                for i in range(a, b):
+                    all_of[e] += x[i]
+                    n_on[e] += x[i] != 0
+                    if others[i] <= cut:
+                        low[e] += x[i]
+                        n_low[e] += 1
+
+
+@njit
 def set_centres(
     values: ByGene,
     n_cells: int,
