@@ -301,7 +301,7 @@ def low_in_the_rest(
         all cells, and the number of cells in which it is not 0.
     """
     n = limits[-1]
-    total, others, x = np.empty(n), np.empty(n), np.empty(n)
+    total, others, x, work = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     one = np.ones(1)
     for s in range(first.shape[0] - 1):
         own = slice(first[s], first[s + 1])
@@ -310,18 +310,43 @@ def low_in_the_rest(
             _sum_set(values, genes[e : e + 1], one, x)
             for i in range(n):
                 others[i] = total[i] - weights[e] * x[i]
+                work[i] = others[i]
+                all_of[e] += x[i]
+                n_on[e] += x[i] != 0
             for t in range(limits.shape[0] - 1):
                 a, b = limits[t], limits[t + 1]
                 if a == b:
                     continue
-                k = max(int(np.ceil(q * (b - a))) - 1, 0)
-                cut = np.partition(others[a:b], k)[k]
+                cut = _smallest(work[a:b], max(int(np.ceil(q * (b - a))) - 1, 0))
                 for i in range(a, b):
-                    all_of[e] += x[i]
-                    n_on[e] += x[i] != 0
-                    if others[i] <= cut:
-                        low[e] += x[i]
-                        n_low[e] += 1
+                    taken = others[i] <= cut
+                    low[e] += x[i] if taken else 0.0
+                    n_low[e] += taken
+
+
+@njit
+def _smallest(values: NDArray[np.float64], k: int) -> float:
+    """The k-th smallest value, from 0 (Hoare's selection); `values` are left in another order."""
+    a, b = 0, values.shape[0] - 1
+    while a < b:
+        pivot = values[(a + b) // 2]
+        i, j = a, b
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            b = j
+        elif k >= i:
+            a = i
+        else:
+            break
+    return float(values[k])
 
 
 @njit
