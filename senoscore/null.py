@@ -49,7 +49,7 @@ from senoscore.kernels.nulls import (
     score_sample,
     set_centres,
 )
-from senoscore.kernels.passes import BINS_PER_Z, FIX_W, N_BINS, Z_MIN, GeneSets
+from senoscore.kernels.passes import BINS_PER_Z, COUNTS, FIX_W, N_BINS, Z_MIN, GeneSets
 from senoscore.kernels.tails import medians, read_off, shift_rows
 
 T = TypeVar("T")
@@ -296,7 +296,10 @@ def resting_means(
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.positions for s in signatures)]))
     if len(sample.rows) < MAX_STRATA * MIN_CELLS_PER_STRATUM or not len(wanted):
         return found
-    strata = np.searchsorted(stratum_limits(sample.totals), sample.totals, side="left")
+    depth = sample.totals  # of values that are no counts it is the number of genes found
+    if kind != COUNTS:
+        depth = np.diff(sample.matrix[sample.rows].indptr).astype(np.float64)
+    strata = np.searchsorted(stratum_limits(depth), depth, side="left")
     order = np.argsort(strata, kind="stable")
     limits = np.concatenate([[0], np.cumsum(np.bincount(strata))])
     column = np.full(len(means), -1, np.int64)

@@ -122,8 +122,9 @@ def slow_resting(
     x = log_cp10k(matrix) if kind == passes.COUNTS else matrix.toarray().astype(float)
     x = np.rint(x[:, signature.positions] * 2**passes.FIX_X)
     n = min(max(len(x) // 20, 1), 10)
-    limits = np.quantile(totals, np.arange(1, n) / n)
-    strata = (totals[:, None] > limits).sum(1)
+    depth = totals if kind == passes.COUNTS else (matrix.toarray() != 0).sum(1)
+    limits = np.quantile(depth, np.arange(1, n) / n)
+    strata = (depth[:, None] > limits).sum(1)
     out = means[signature.positions].copy()
     if len(x) < 200:
         return out
