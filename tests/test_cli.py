@@ -22,8 +22,10 @@ from anndata import read_h5ad
 
 from senoscore import __version__, cli, console
 from senoscore.cli import main
+from senoscore.errors import InputDataError
 from senoscore.explain import explain_cells
-from senoscore.pipeline import OUTPUTS
+from senoscore.io.artefacts import read_npz, write_npz
+from senoscore.pipeline import OUTPUTS, analyse, run_stage
 from senoscore.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,6 +227,19 @@ def test_signatures_are_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     chosen[chosen.index("out")] = "other"
     assert run(*chosen, "core_senescense") == 2
     assert not (tmp_path / "other" / "stages").exists()
+
+
+def test_scores_of_another_version_are_not_called(tmp_path: Path) -> None:
+    file = tmp_path / "cohort.h5ad"
+    simulate(300, 3000, n_donors=2).write_h5ad(file)
+    settings = {"score": {"signatures": ["core_senescence"]}}
+    analyse(file, out=tmp_path, settings=settings)
+    scores = tmp_path / "stages" / "scores.npz"
+    arrays = read_npz(scores)
+    del arrays["plan_resting"]
+    write_npz(arrays, scores, compress=False)
+    with pytest.raises(InputDataError, match="another version of senoscore: run stage score again"):
+        run_stage("call", tmp_path, source=file, settings=settings)
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(
