@@ -92,8 +92,9 @@ def _facts(folder: Path) -> list[str]:
 def settle_process() -> None:
     """For a command that computes and ends: how it treats memory, and hands on Python's lock.
 
-    Memory that was freed is kept. Blocks of rows come and go, and memory asked of the system anew must be cleared first. What Python
-    makes here is mostly needed to the end, so it need not be looked through for what is not.
+    Memory that was freed is kept: blocks of rows come and go, and memory asked of the system anew
+    must be cleared first. What Python makes here is mostly needed to the end, so it need not be looked
+    through for what is not.
     """
     import atexit
     import ctypes

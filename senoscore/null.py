@@ -311,13 +311,10 @@ def resting_means(
     )  # fmt: skip
 
     def one(s: int) -> None:
-        genes, n = signatures[s], len(signatures[s].positions)
-        low, everywhere = np.zeros((2, n))
-        n_low, n_on = np.zeros((2, n), np.int64)
-        low_in_the_rest(
-            values, limits, np.asarray([0, n]), column[genes.positions],
+        genes = signatures[s]
+        low, n_low, everywhere, n_on = low_in_the_rest(
+            values, limits, column[genes.positions],
             fixed_weights(genes.weights).astype(np.float64), RESTING_SHARE,
-            low, n_low, everywhere, n_on,
         )  # fmt: skip
         worth = RESTING_WEIGHT * everywhere / np.maximum(n_on, 1)
         expected = everywhere * (n_low / len(order))

@@ -152,8 +152,6 @@ def run_stage(
 
 
 def _do(stage: str, run: _Run) -> None:
-    stages = run.path("stages")
-    stages.mkdir(parents=True, exist_ok=True)
     if stage in SHARDED:
         run.forget_other_parts(stage)
     started = time.perf_counter()
@@ -271,12 +269,14 @@ class _Run:
     @contextmanager
     def working(self) -> Iterator[None]:
         """While stages run: what is left to do beside them is done, what was opened is closed."""
+        stages = self.path("stages")
+        stages.mkdir(parents=True, exist_ok=True)
         with self.open, self.background:
             try:
                 yield
             except BaseException:
                 with suppress(OSError):  # there is something in it
-                    self.path("stages").rmdir()
+                    stages.rmdir()
                 raise
             if self.waiting:
                 started = time.perf_counter()
@@ -301,30 +301,30 @@ class _Run:
     def begin(self) -> None:
         """Let another process look at the file and read its counts, while modules are loaded here."""
         if self.reader is not None:
-            stages = self.path("stages")
-            stages.mkdir(parents=True, exist_ok=True)
             overrides = self.settings.dataset.overrides()
             job = Job(str(self.source), overrides, self.block_size, self.threads)
-            self.reader.begin(job, stages)
+            self.reader.begin(job, self.path("stages"))
 
     def look(self) -> Facts:
         """What the data set holds; the other process has looked, or this one does."""
-        if self.reader is None:
-            return inspect_file(self.source, overrides=self.settings.dataset.overrides())
-        try:
-            facts = cast("Facts", self.reader.facts())
-        except OSError as error:
-            logger.info("%s: the file is read here", error)
-            self.reader.close()
-            return inspect_file(self.source, overrides=self.settings.dataset.overrides())
-        counts = facts.counts.value
+        if self.reader is not None:
+            try:
+                facts = cast("Facts", self.reader.facts())
+            except OSError as error:
+                logger.info("%s: the file is read here", error)
+            else:
+                self._take_rows(self.reader, facts.counts.value)
+                return facts
+        return inspect_file(self.source, overrides=self.settings.dataset.overrides())
+
+    def _take_rows(self, reader: Reader, counts: str | None) -> None:
+        """The counts that the other process reads already; it ends if they cannot be kept."""
         kept = None if counts is None else self._kept(self._open(counts), has_counts=True)
         if kept is None:
-            self.reader.close()
+            reader.close()
         else:
-            kept.hand_over(self.reader)
+            kept.hand_over(reader)
             self.keep("matrix", kept)
-        return facts
 
     def _kept(self, rows: RowBlocks, *, has_counts: bool) -> Kept | None:
         """The rows, to be kept in scratch space; None if there is too little."""

@@ -65,12 +65,10 @@ class Reader:
             raise
         self._socket = ours
         self._said: SimpleQueue[Any] = SimpleQueue()
-        self.job: Job | None = None
         self.file: IO[bytes] | None = None
 
     def begin(self, job: Job, folder: Path) -> None:
         """Let it do its work, and write what it packs to a file without a name in `folder`."""
-        self.job = job
         try:
             self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
             socket.send_fds(self._socket, [pickle.dumps(job)], [self.file.fileno()])
@@ -81,13 +79,14 @@ class Reader:
 
     def _listen(self) -> None:
         """Take what it says as it comes: it would wait otherwise."""
-        said: Any = OSError("it has ended")
-        with suppress(EOFError, OSError, pickle.UnpicklingError):
-            with self._socket.makefile("rb") as stream:
+        said: Any = OSError("the process that reads the file has ended")
+        try:
+            with self._socket.makefile("rb") as stream, suppress(EOFError, OSError):
                 while (one := pickle.load(stream)) is not None:  # noqa: S301 - our own process
                     self._said.put(one)
-            said = None
-        self._said.put(said)
+                said = None
+        finally:  # whatever happens: somebody waits
+            self._said.put(said)
 
     def facts(self) -> Any:
         """What the file holds (`inspect.Facts`): the first that it says. Raises as `units`."""
@@ -104,10 +103,8 @@ class Reader:
             The other process cannot go on.
         """
         while (said := self._said.get()) is not None:
-            if isinstance(said, SenoscoreError):
+            if isinstance(said, (SenoscoreError, OSError)):
                 raise said
-            if isinstance(said, BaseException):
-                raise OSError(f"the process that reads cannot go on ({said!r})")
             yield said
 
     def close(self) -> None:

@@ -24,9 +24,10 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from senoscore.errors import SenoscoreError
 from senoscore.inspect import Facts, inspect_file
 from senoscore.io._canonical import cut_block
-from senoscore.io._rows import UnitRows, _in_order, _Pool
+from senoscore.io._rows import UnitRows, _in_order, _Pool, _recut
 from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
 from senoscore.kernels.pack import compact, pack_rows, unpack_rows
 from senoscore.reader import Job, Reader
@@ -130,10 +131,8 @@ class Kept(UnitRows):
         if (first, last) != (0, self.n_obs):
             return self._read_source(first, last, block_size, threads)
         reader, self._reader = self._reader, None
-        if reader is not None and reader.job is not None and reader.job.block_size == block_size:
-            return self._by_other(reader, block_size, threads)
         if reader is not None:
-            reader.close()
+            return self._by_other(reader, block_size, threads)
         return self._filling(self._read_source(first, last, block_size, threads))
 
     def _read_source(
@@ -192,7 +191,7 @@ class Kept(UnitRows):
     def hand_over(self, reader: Reader) -> None:
         """Take the rows from another process, which reads the same matrix already.
 
-        It serves who first asks for all rows, in blocks of the size it was told.
+        It serves who first asks for all of them.
         """
         self._reader = reader
 
@@ -203,7 +202,8 @@ class Kept(UnitRows):
         at = 0
         try:
             with _Pool(threads) as pool:
-                for block in _in_order(self._hand_on(reader, pool), self._ahead(threads)):
+                units = _in_order(self._hand_on(reader, pool), self._ahead(threads))
+                for block in _recut(units, 0, self.n_obs, block_size):
                     at = block.start + block.n_obs
                     yield block
         except OSError as error:
@@ -285,7 +285,7 @@ def serve(descriptor: int) -> None:
         try:
             for said in _read_for(job, files[0]):
                 line.sendall(pickle.dumps(said))
-        except Exception as error:  # noqa: BLE001 - it is for who asks for the rows
+        except (SenoscoreError, OSError) as error:  # of any other the end of the process tells
             line.sendall(pickle.dumps(error))
         line.sendall(pickle.dumps(None))
 

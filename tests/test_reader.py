@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 import anndata as ad
 import numpy as np
 import pytest
+from row_blocks import same
 from scipy import sparse
 
 from senoscore import reader
 from senoscore.errors import InputDataError
 from senoscore.inspect import inspect_file
 from senoscore.io import _rows
-from senoscore.io.blocks import CsrBlock, open_blocks
+from senoscore.io.blocks import open_blocks
 from senoscore.pipeline import analyse
 from senoscore.reader import Job, Reader, started
 from senoscore.scratch import Kept
@@ -43,14 +45,6 @@ def stored(folder: Path, x: Any, **how: Any) -> Path:
     path = folder / "a file's name; with more.h5ad"
     ad.AnnData(x).write_h5ad(path, compression="gzip", **how)
     return path
-
-
-def same(one: Iterator[CsrBlock], other: Iterator[CsrBlock]) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert (a.start, a.n_vars) == (b.start, b.n_vars)
-        for x, y in zip(a[1:4], b[1:4], strict=True):
-            assert x.dtype == y.dtype
-            np.testing.assert_array_equal(x, y)
 
 
 def has_ended(process: Reader) -> bool:
@@ -91,7 +85,7 @@ def test_rows_are_the_same(tmp_path: Path, storage: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("first", [{"block_size": 7}, {"block_size": 16, "rows": (20, 90)}])
-def test_rows_asked_for_otherwise_are_read_here(tmp_path: Path, first: dict[str, Any]) -> None:
+def test_rows_asked_for_otherwise_are_the_same(tmp_path: Path, first: dict[str, Any]) -> None:
     path = stored(tmp_path, counts())
     with open_blocks(path) as plain, handed(path) as (kept, _):
         same(plain.iter_blocks(**first), kept.iter_blocks(**first))
@@ -151,6 +145,19 @@ def test_what_is_no_counts_is_not_read(tmp_path: Path) -> None:
     other.close()
 
 
+def test_an_answer_nobody_understands_keeps_nobody_waiting(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with handed(stored(tmp_path, counts())) as (_, other):
+        other._socket.close()
+        other._socket, other._said = ours, SimpleQueue()
+        theirs.sendall(b"csenoscore\nno_such_thing\n.")
+        with pytest.raises(AttributeError):
+            other._listen()
+        with pytest.raises(OSError, match="has ended"):
+            other.facts()
+        theirs.close()
+
+
 def test_what_nobody_foresaw_is_found_again_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +212,7 @@ def test_the_end_of_the_process_is_noticed(tmp_path: Path) -> None:
     other._process.kill()  # before it was told anything
     other._process.wait()
     other.begin(Job(str(path), {}, 16, 1), tmp_path)
-    with pytest.raises(OSError, match=r"cannot go on"):
+    with pytest.raises(OSError, match=r"has ended|[Pp]ipe"):
         other.facts()
     other.close()
 

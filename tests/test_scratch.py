@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from row_blocks import same
 from scipy import sparse
 
 from senoscore import scratch
@@ -40,14 +41,6 @@ def matrix(n_obs: int, n_vars: int, seed: int, values: str) -> sparse.csr_matrix
     found.data = kinds[values]
     found.indptr[1:3] = found.indptr[3] if n_obs > 3 else found.indptr[1:3]  # rows of nothing
     return sparse.csr_matrix(found)
-
-
-def same(one: Iterator[CsrBlock], other: Iterator[CsrBlock]) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert (a.start, a.n_vars) == (b.start, b.n_vars)
-        for x, y in zip(a[1:4], b[1:4], strict=True):
-            assert x.dtype == y.dtype
-            np.testing.assert_array_equal(x, y)
 
 
 @settings(max_examples=40, deadline=None)

@@ -274,16 +274,11 @@ def _quantile(
 def low_in_the_rest(
     values: ByGene,
     limits: NDArray[np.int64],
-    first: NDArray[np.int64],
     genes: NDArray[np.int64],
     weights: NDArray[np.float64],
     q: float,
-    low: NDArray[np.float64],
-    n_low: NDArray[np.int64],
-    all_of: NDArray[np.float64],
-    n_on: NDArray[np.int64],
-) -> None:
-    """Each gene of some signatures in the cells that have least of the signature's other genes.
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Each gene of a signature in the cells that have least of the signature's other genes.
 
     Parameters
     ----------
@@ -291,62 +286,38 @@ def low_in_the_rest(
         Of the cells, ordered by depth stratum.
     limits
         Where each stratum's cells begin, and the end.
-    first, genes, weights
-        Where each signature begins, and the end; its genes (columns of `values`) and their weights,
-        in units of 2**-FIX_W.
+    genes, weights
+        Of the signature: columns of `values`, and weights in units of 2**-FIX_W.
     q
         The share of each stratum's cells that is taken, and all that are equal to its last.
-    low, n_low, all_of, n_on
-        Written, per gene of a signature: its sum over the cells taken, their number, its sum over
-        all cells, and the number of cells in which it is not 0.
+
+    Returns
+    -------
+    Per gene: its sum over the cells taken, their number, its sum over all cells, and the number of
+    cells in which it is not 0.
     """
-    n = limits[-1]
-    total, others, x, work = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    one = np.ones(1)
-    for s in range(first.shape[0] - 1):
-        own = slice(first[s], first[s + 1])
-        _sum_set(values, genes[own], weights[own], total)
-        for e in range(first[s], first[s + 1]):
-            _sum_set(values, genes[e : e + 1], one, x)
-            for i in range(n):
-                others[i] = total[i] - weights[e] * x[i]
-                work[i] = others[i]
-                all_of[e] += x[i]
-                n_on[e] += x[i] != 0
-            for t in range(limits.shape[0] - 1):
-                a, b = limits[t], limits[t + 1]
-                if a == b:
-                    continue
-                cut = _smallest(work[a:b], max(int(np.ceil(q * (b - a))) - 1, 0))
-                for i in range(a, b):
-                    taken = others[i] <= cut
-                    low[e] += x[i] if taken else 0.0
-                    n_low[e] += taken
-
-
-@njit
-def _smallest(values: NDArray[np.float64], k: int) -> float:
-    """The k-th smallest value, from 0 (Hoare's selection); `values` are left in another order."""
-    a, b = 0, values.shape[0] - 1
-    while a < b:
-        pivot = values[(a + b) // 2]
-        i, j = a, b
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            b = j
-        elif k >= i:
-            a = i
-        else:
-            break
-    return float(values[k])
+    n, n_genes = limits[-1], genes.shape[0]
+    low, everywhere = np.zeros(n_genes), np.zeros(n_genes)
+    n_low, n_on = np.zeros(n_genes, np.int64), np.zeros(n_genes, np.int64)
+    total, others, x, one = np.empty(n), np.empty(n), np.empty(n), np.ones(1)
+    _sum_set(values, genes, weights, total)
+    for e in range(n_genes):
+        _sum_set(values, genes[e : e + 1], one, x)
+        for i in range(n):
+            others[i] = total[i] - weights[e] * x[i]
+            everywhere[e] += x[i]
+            n_on[e] += x[i] != 0
+        for t in range(limits.shape[0] - 1):
+            a, b = limits[t], limits[t + 1]
+            if a == b:
+                continue
+            k = max(int(np.ceil(q * (b - a))) - 1, 0)
+            cut = np.partition(others[a:b], k)[k]
+            for i in range(a, b):
+                if others[i] <= cut:
+                    low[e] += x[i]
+                    n_low[e] += 1
+    return low, n_low, everywhere, n_on
 
 
 @njit
