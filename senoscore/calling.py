@@ -351,8 +351,10 @@ def t_states(
     perhaps_exhausted = _near(tables, AXIS_SIGNATURES["exhaustion"], settings, shallow=shallow)
     perhaps_exhausted &= valid & ~treg
     perhaps_candidate = _near(tables, AXIS_SIGNATURES["senescence"], settings, shallow=shallow)
-    perhaps_candidate &= assessed & ~naive & (phenotype_p <= settings.lean_p)
-    perhaps_showing = perhaps_candidate | (assessed & _near(tables, (PHENOTYPE,), settings))
+    # a phenotype is lacking where it is as low as doubt is high: few counts show little of it
+    perhaps_candidate &= assessed & ~naive & (phenotype_p <= 1 - settings.doubt_p)
+    perhaps_phenotype = assessed & _near(tables, (PHENOTYPE,), settings, shallow=shallow)
+    perhaps_showing = perhaps_candidate | perhaps_phenotype
     perhaps_supported = candidate & (support_p <= settings.lean_p)
     perhaps_senescent = phenotype & perhaps_candidate & (fisher(arms) <= settings.doubt_p)
 
@@ -629,8 +631,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
             "%", " %"
         ),
         f"Near a call: exhaustion, phenotype, S or G2M ({near}), or the senescence axis so with the "
-        f"phenotype arm at p <= {s.lean_p:g}: indeterminate. For both axes p <= {s.doubt_p:g} is enough in "
-        f"depth strata of less than {s.shallow:g} times the median counts of T cells.",
+        f"phenotype arm at p <= {1 - s.doubt_p:g}: indeterminate. For both axes and the phenotype p <= {s.doubt_p:g} is "
+        f"enough in depth strata of less than {s.shallow:g} times the median counts of T cells.",
         "Else: neither.",
     ]
     others = [

@@ -136,12 +136,12 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
             {"gt": 0, "le": 1},
         ),
         "doubt_p": (
-            "p above which no axis leaves a cell in doubt, and no effector gene was seen.",
+            "p above which no axis leaves a cell in doubt, and no effector gene was seen; above 1 - doubt_p "
+            "a cell lacks the senescent phenotype.",
             {"gt": 0, "le": 1},
         ),
         "lean_p": (
-            "p of one part up to which a cell is in doubt: of the phenotype arm beside a senescence axis "
-            "that is near, of the support arms beside the axis and the phenotype arm.",
+            "p of the support arms up to which a cell with the axis and the phenotype arm is in doubt.",
             {"gt": 0, "le": 1},
         ),
         "kept_naive_z": (

@@ -91,8 +91,8 @@ def test_what_nearly_is_called_is_not_ruled_out(axis: str) -> None:
     [
         (0.2, 0.2, 0.0, "indeterminate"),
         (0.01, 0.2, 0.0, "indeterminate"),
-        (0.01, 0.45, 0.0, "indeterminate"),
-        (0.01, 0.55, 0.0, "neither"),
+        (0.01, 0.7, 0.0, "indeterminate"),
+        (0.01, 0.8, 0.0, "neither"),
         (0.3, 0.2, 0.0, "neither"),
         (0.01, 0.2, -9.0, "neither"),
     ],
@@ -309,10 +309,12 @@ def test_a_selected_cell_has_its_other_axis_tested_at_its_own_level(second: str)
         assert found == expected
 
 
-@pytest.mark.parametrize("axis", ["t_axis_exhaustion", "t_discriminating_senescence_only"])
+@pytest.mark.parametrize(
+    "axis", ["t_axis_exhaustion", "t_discriminating_senescence_only", "t_arm_phenotype"]
+)
 def test_a_shallow_cell_needs_more_to_be_ruled_out(axis: str) -> None:
     """What an adjusted p-value says was learnt from deeper cells."""
-    made = tables([{axis: 0.2, "t_arm_phenotype": 0.4}])
+    made = tables([{"t_arm_phenotype": 0.4, axis: 0.2}])
     made.padj.loc[:, axis] = 0.9
     assert state({}, made=made) == "neither"
     assert state({}, made=made, shallow=np.ones(1, bool)) == "indeterminate"
