@@ -35,6 +35,7 @@ from senoscore.null import (
     pack_sample,
     resting_means,
     streams_for,
+    turn,
 )
 
 N_HELD_BACK = 100
@@ -122,14 +123,15 @@ def calibrate_lineage(
     )
     if not sets:
         return pd.DataFrame(columns=list(COLUMNS))
-    resting = resting_means(sets, sums, sample, kind, threads=threads)
+    turned = turn(sample, controls.place >= 0, kind)
+    resting = resting_means(sets, sums, turned, threads=threads)
     draws = [
         draw_sets(s, controls, sums, lineage=lineage, n_null=n_null, seed=seed, resting=near)
         for s, near in zip(sets, resting, strict=True)
     ]
     table = build_sets(sets, draws, sums, n_null=n_null)
     present, begin = np.unique(strata, return_index=True)
-    packed = pack_sample(sample, table, np.arange(len(sets)), n_null, kind)
+    packed = pack_sample(turned, table, np.arange(len(sets)), n_null)
     z, p = np.empty((len(sets), len(use))), np.empty((len(sets), len(use)))
     medians = np.empty((len(sets), len(present)))
     score_held_back(packed, np.append(begin, len(use)), z, p, medians, threads=threads)

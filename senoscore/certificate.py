@@ -43,6 +43,7 @@ from senoscore.null import (
     pack_sample,
     score_lineage,
     stratum_limits,
+    turn,
 )
 from senoscore.settings import CallSettings
 
@@ -301,10 +302,10 @@ def _score_thinned(
     which = np.flatnonzero(plan.usable[code])
     if not len(which):
         return
-    packed = pack_sample(
-        SampledCells(thinned.counts, np.arange(len(here)), totals),
-        (plan.sets.offsets[code], plan.sets.sets, plan.sets.weights), which, plan.n_null, COUNTS,
-    )  # fmt: skip
+    offsets = plan.sets.offsets[code]
+    cells = SampledCells(thinned.counts, np.arange(len(here)), totals)
+    turned = turn(cells, np.diff(offsets) > 0, COUNTS)
+    packed = pack_sample(turned, (offsets, plan.sets.sets, plan.sets.weights), which, plan.n_null)
     score, z, counted = score_lineage(packed, own, plan.centres[code], n_own)
     into.score[np.ix_(here, which)], into.z[np.ix_(here, which)] = score.T, z.T
     into.counted[code][which] = counted

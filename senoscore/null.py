@@ -155,6 +155,35 @@ class SampledCells(NamedTuple):
     totals: NDArray[np.float64]
 
 
+class Turned(NamedTuple):
+    """Sampled cells gene by gene.
+
+    values: their expression. column: per gene its place there, -1 where it was not wanted. depth: of each
+    cell; counts, or genes found where values are none.
+    """
+
+    values: ByGene
+    column: NDArray[np.int64]
+    depth: NDArray[np.float64]
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells."""
+        return len(self.depth)
+
+
+def turn(sample: SampledCells, wanted: NDArray[np.bool_], kind: int) -> Turned:
+    """The expression of the `wanted` genes in a sample, gene by gene."""
+    column = np.where(wanted, np.cumsum(wanted) - 1, -1)
+    cells = sample.matrix[sample.rows]
+    values = by_gene(
+        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
+        cells.data, sample.totals, kind, column, int(wanted.sum()),
+    )  # fmt: skip
+    depth = sample.totals if kind == COUNTS else np.diff(cells.indptr).astype(np.float64)
+    return Turned(values, column, depth)
+
+
 @lru_cache(maxsize=1 << 16)
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
@@ -269,8 +298,7 @@ def draw_sets(
 def resting_means(
     signatures: Sequence[VotingGenes],
     means: NDArray[np.int64],
-    sample: SampledCells,
-    kind: int,
+    sample: Turned,
     *,
     threads: int = 1,
 ) -> list[NDArray[np.int64]]:
@@ -293,27 +321,16 @@ def resting_means(
     Per signature, in the order of its `positions`.
     """
     found = [means[signature.positions] for signature in signatures]
-    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *(s.positions for s in signatures)]))
-    if len(sample.rows) < MAX_STRATA * MIN_CELLS_PER_STRATUM or not len(wanted):
+    if sample.n_cells < MAX_STRATA * MIN_CELLS_PER_STRATUM:
         return found
-    depth = sample.totals  # of values that are no counts it is the number of genes found
-    if kind != COUNTS:
-        depth = np.diff(sample.matrix[sample.rows].indptr).astype(np.float64)
-    strata = np.searchsorted(stratum_limits(depth), depth, side="left")
+    strata = np.searchsorted(stratum_limits(sample.depth), sample.depth, side="left")
     order = np.argsort(strata, kind="stable")
     limits = np.concatenate([[0], np.cumsum(np.bincount(strata))])
-    column = np.full(len(means), -1, np.int64)
-    column[wanted] = np.arange(len(wanted))
-    cells = sample.matrix[sample.rows[order]]
-    values = by_gene(
-        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
-        cells.data, sample.totals[order], kind, column, len(wanted),
-    )  # fmt: skip
 
     def one(s: int) -> None:
         genes = signatures[s]
         low, n_low, everywhere, n_on = low_in_the_rest(
-            values, limits, column[genes.positions],
+            sample.values, order, limits, sample.column[genes.positions],
             fixed_weights(genes.weights).astype(np.float64), RESTING_SHARE,
         )  # fmt: skip
         worth = RESTING_WEIGHT * everywhere / np.maximum(n_on, 1)
@@ -590,13 +607,12 @@ def plan_scores(
         draws: list[tuple[NDArray[np.int64], NDArray[np.float64]] | None] = []
         controls = ControlGenes(sums[code], eligible, rank)
         few = np.flatnonzero(allowed[code]).tolist()
-        resting = dict(
-            zip(
-                few,
-                resting_means([signatures[s] for s in few], sums[code], sample[code], kind),
-                strict=True,
-            )
-        )
+        wanted = controls.place >= 0
+        for s in few:
+            wanted[signatures[s].positions] = True
+        turned = turn(sample[code], wanted, kind)
+        near = resting_means([signatures[s] for s in few], sums[code], turned)
+        resting = dict(zip(few, near, strict=True))
         for s, signature in enumerate(signatures):
             draw = None
             if allowed[code, s]:
@@ -618,10 +634,8 @@ def plan_scores(
             if draw is not None:
                 drawn_at[code][code, s] = resting[s]
         tables[code] = build_sets(signatures, draws, sums[code], n_null=n_null)
-        if usable[code].any() and len(sample[code].rows):
-            packed = pack_sample(
-                sample[code], tables[code], np.flatnonzero(usable[code]), n_null, kind
-            )
+        if usable[code].any() and turned.n_cells:
+            packed = pack_sample(turned, tables[code], np.flatnonzero(usable[code]), n_null)
             centres[code, usable[code]] = centres_of_sample(packed, threads=threads)
 
     over_threads(one, range(len(lineages)), threads)
@@ -656,25 +670,16 @@ class PackedSample(NamedTuple):
 
 
 def pack_sample(
-    sample: SampledCells,
+    sample: Turned,
     table: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]],
     which: NDArray[np.int64],
     n_null: int,
-    kind: int,
 ) -> PackedSample:
     """A sample and one lineage's sets (`build_sets`), as far as the signatures `which` need them."""
     offsets, sets, weights = table
     first, genes, entry = by_set(offsets, sets, (int(which.max()) + 1) * (n_null + 1))
-    needed = np.flatnonzero(np.diff(offsets))
-    column = np.full(len(offsets) - 1, -1, np.int64)
-    column[needed] = np.arange(len(needed))
-    cells = sample.matrix[sample.rows]
-    values = by_gene(
-        cells.indptr.astype(np.int64, copy=False), cells.indices.astype(np.int32, copy=False),
-        cells.data, sample.totals, kind, column, len(needed),
-    )  # fmt: skip
     return PackedSample(
-        values, len(sample.rows), n_null, which, first, column[genes],
+        sample.values, sample.n_cells, n_null, which, first, sample.column[genes],
         weights[entry].astype(np.float64),
     )  # fmt: skip
 

@@ -60,7 +60,8 @@ def test_centres_of_a_sample_are_those_of_the_pass_over_cells(kind: int, threads
     rows = np.arange(0, 70, 2)
     sample = null.SampledCells(matrix, rows, totals[rows])
     table = null.build_sets(sets, draws, sums, n_null=40)
-    packed = null.pack_sample(sample, table, np.arange(4), 40, kind)
+    turned = null.turn(sample, np.ones(400, bool), kind)
+    packed = null.pack_sample(turned, table, np.arange(4), 40)
     found = null.centres_of_sample(packed, threads=threads)
     z = by_cells(matrix[rows], sets, draws, sums, totals[rows], kind, 40)
     np.testing.assert_array_equal(found, null.centre_of(z))
@@ -115,7 +116,8 @@ def test_held_back_sets_are_judged_as_signatures_are() -> None:
     strata = np.repeat([0, 1, 2], [20, 40, 30])
     sample = null.SampledCells(matrix, np.arange(90), totals)
     sets_of = null.build_sets(sets, draws, sums, n_null=n_null)
-    packed = null.pack_sample(sample, sets_of, np.arange(4), n_null, passes.COUNTS)
+    turned = null.turn(sample, np.ones(400, bool), passes.COUNTS)
+    packed = null.pack_sample(turned, sets_of, np.arange(4), n_null)
     z, p, medians = np.empty((4, 90)), np.empty((4, 90)), np.empty((4, 3))
     calibration.score_held_back(packed, np.array([0, 20, 60, 90]), z, p, medians, threads=2)
     slow = by_cells(matrix, sets, draws, sums, totals, passes.COUNTS, n_null)
@@ -225,7 +227,8 @@ def test_held_back_sets_are_matched_as_signatures_are(monkeypatch: pytest.Monkey
         ids=np.asarray([f"g{k}" for k in range(400)], dtype=object), sample=sample, depth=totals,
         strata=np.zeros(210, np.int64), kind=passes.COUNTS, n_null=30, n_sets=6,
     )  # fmt: skip
-    expected = null.resting_means([genes for genes, _ in drawn], sums, sample, passes.COUNTS)
+    turned = null.turn(sample, np.ones(400, bool), passes.COUNTS)
+    expected = null.resting_means([genes for genes, _ in drawn], sums, turned)
     assert len(drawn) == 24
     for (_, found), near in zip(drawn, expected, strict=True):
         np.testing.assert_array_equal(found, near)

@@ -30,6 +30,11 @@ def everyone(matrix: sparse.csr_matrix, totals: np.ndarray) -> null.SampledCells
     return null.SampledCells(matrix, np.arange(matrix.shape[0]), totals)
 
 
+def turned(cells: null.SampledCells, kind: int = passes.COUNTS) -> null.Turned:
+    """The cells gene by gene, all genes of their matrix."""
+    return null.turn(cells, np.ones(cells.matrix.shape[1], bool), kind)  # type: ignore[attr-defined]
+
+
 def log_cp10k(matrix: sparse.csr_matrix) -> np.ndarray:
     dense = matrix.toarray().astype(float)
     total = dense.sum(1, keepdims=True)
@@ -179,7 +184,9 @@ def test_resting_means_equal_the_definition(kind: int, threads: int) -> None:
     ]  # fmt: skip
     means = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
     means[signatures[2].positions[0]] = 0  # expressed nowhere, as far as the first pass knows
-    found = null.resting_means(signatures, means, everyone(matrix, totals), kind, threads=threads)
+    found = null.resting_means(
+        signatures, means, turned(everyone(matrix, totals), kind), threads=threads
+    )
     for signature, got in zip(signatures, found, strict=True):
         np.testing.assert_array_equal(got, slow_resting(matrix, signature, means, totals, kind))
     # nothing else to go by, nothing to tell
@@ -197,17 +204,19 @@ def test_resting_means_know_no_order(seed: int) -> None:
         "s", rng.choice(40, 6, replace=False), rng.choice([-1.0, 1.0], 6), tuple("abcdef")
     )
     cells, place = rng.permutation(matrix.shape[0]), rng.permutation(6)
-    turned = null.VotingGenes("s", genes.positions[place], genes.weights[place], tuple("abcdef"))
+    mixed = null.VotingGenes("s", genes.positions[place], genes.weights[place], tuple("abcdef"))
     at = everyone(matrix, totals)
-    once = null.resting_means([genes], means, at, passes.COUNTS)[0]
-    again = null.resting_means([turned], means, at._replace(rows=cells, totals=totals[cells]), 0)[0]
+    once = null.resting_means([genes], means, turned(at))[0]
+    again = null.resting_means(
+        [mixed], means, turned(at._replace(rows=cells, totals=totals[cells]))
+    )[0]
     np.testing.assert_array_equal(once[place], again)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])
 def test_a_resting_mean_is_that_of_cells_without_the_programme(share: float) -> None:
     matrix, genes, sums, totals, carrier = planted(share)
-    found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+    found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
     x = log_cp10k(matrix)[:, :8]
     true = x[~carrier].mean() / x.mean()
     assert true < 0.8
@@ -219,7 +228,7 @@ def test_where_no_cell_carries_a_programme_resting_means_are_the_means() -> None
     ratios = []
     for seed in range(12):
         matrix, genes, sums, totals, _ = planted(0.0, seed=seed)
-        found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+        found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
         ratios.append(found / sums[:8])
     # a gene that had a say in which cells are taken would be at half of its mean
     assert np.mean(ratios) == pytest.approx(1, abs=0.02)
@@ -230,7 +239,7 @@ def test_a_few_cells_tell_nothing_about_resting_means() -> None:
     matrix, genes, sums, totals, _ = planted(0.3)
     for n, moved in ((199, False), (200, True)):
         some = null.SampledCells(matrix, np.arange(n), totals[:n])
-        found = null.resting_means([genes], sums, some, passes.COUNTS)[0]
+        found = null.resting_means([genes], sums, turned(some))[0]
         assert (found != sums[:8]).any() == moved
 
 
@@ -238,7 +247,7 @@ def test_a_rare_gene_follows_chance_no_further_than_ten_cells_let_it() -> None:
     matrix, genes, sums, totals, _ = planted(0.0, rare=True)
     seen = np.asarray((matrix[:, :8] > 0).sum(0)).ravel()
     assert (seen[sums[:8] > 0] < 9).all()
-    found = null.resting_means([genes], sums, everyone(matrix, totals), passes.COUNTS)[0]
+    found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
     ratio = found[sums[:8] > 0] / sums[:8][sums[:8] > 0]
     assert ((ratio > 10 / (10 + 9)) & (ratio < (10 + 9) / 10)).all()
     assert (found[sums[:8] == 0] == 0).all()
@@ -250,15 +259,15 @@ def test_cells_without_a_programme_have_even_p_beside_cells_with_it() -> None:
     for seed in range(4):
         matrix, genes, sums, totals, carrier = planted(0.15, n_genes=3000, seed=seed)
         controls = null.ControlGenes(sums, np.arange(3000) >= 8, np.arange(3000))
-        sample = everyone(matrix, totals)
-        near = null.resting_means([genes], sums, sample, passes.COUNTS)[0]
+        sample = turned(everyone(matrix, totals))
+        near = null.resting_means([genes], sums, sample)[0]
         for resting in (True, False):
             draw = null.draw_sets(
                 genes, controls, sums, lineage="T", n_null=100, seed=seed,
                 resting=near if resting else None,
             )  # fmt: skip
             table = null.build_sets([genes], [draw], sums, n_null=100)
-            packed = null.pack_sample(sample, table, np.array([0]), 100, passes.COUNTS)
+            packed = null.pack_sample(sample, table, np.array([0]), 100)
             centres = null.centres_of_sample(packed)
             strata = np.zeros(len(totals), np.int64)
             _, z, histogram = null.score_lineage(packed, strata, centres, 1)
@@ -331,8 +340,8 @@ def test_a_draw_is_seeded_by_names_alone() -> None:
     genes = null.VotingGenes("s", np.array([5, 9, 11]), np.array([1.0, 2.0, 3.0]), ("b", "c", "a"))
     drawn, weights = null.draw_sets(genes, controls, means, lineage="T", n_null=50, seed=1)
     assert weights.tolist() == [3.0, 1.0, 2.0]  # in the order of ids
-    turned = null.VotingGenes("s", np.array([11, 5, 9]), np.array([3.0, 1, 2]), ("a", "b", "c"))
-    again, _ = null.draw_sets(turned, controls, means, lineage="T", n_null=50, seed=1)
+    mixed = null.VotingGenes("s", np.array([11, 5, 9]), np.array([3.0, 1, 2]), ("a", "b", "c"))
+    again, _ = null.draw_sets(mixed, controls, means, lineage="T", n_null=50, seed=1)
     np.testing.assert_array_equal(again, drawn)
     for changed in ({"lineage": "B", "seed": 1}, {"lineage": "T", "seed": 2}):
         other, _ = null.draw_sets(genes, controls, means, n_null=50, **changed)

@@ -273,6 +273,7 @@ def _quantile(
 @njit
 def low_in_the_rest(
     values: ByGene,
+    order: NDArray[np.int64],
     limits: NDArray[np.int64],
     genes: NDArray[np.int64],
     weights: NDArray[np.float64],
@@ -283,9 +284,9 @@ def low_in_the_rest(
     Parameters
     ----------
     values
-        Of the cells, ordered by depth stratum.
-    limits
-        Where each stratum's cells begin, and the end.
+        Of the cells.
+    order, limits
+        The cells, one depth stratum after another; where each begins, and the end.
     genes, weights
         Of the signature: columns of `values`, and weights in units of 2**-FIX_W.
     q
@@ -296,7 +297,7 @@ def low_in_the_rest(
     Per gene: its sum over the cells taken, their number, its sum over all cells, and the number of
     cells in which it is not 0.
     """
-    n, n_genes = limits[-1], genes.shape[0]
+    n, n_genes = order.shape[0], genes.shape[0]
     low, everywhere = np.zeros(n_genes), np.zeros(n_genes)
     n_low, n_on = np.zeros(n_genes, np.int64), np.zeros(n_genes, np.int64)
     total, others, x, one = np.empty(n), np.empty(n), np.empty(n), np.ones(1)
@@ -304,9 +305,10 @@ def low_in_the_rest(
     for e in range(n_genes):
         _sum_set(values, genes[e : e + 1], one, x)
         for i in range(n):
-            others[i] = total[i] - weights[e] * x[i]
             everywhere[e] += x[i]
             n_on[e] += x[i] != 0
+        for i in range(n):
+            others[i] = total[order[i]] - weights[e] * x[order[i]]
         for t in range(limits.shape[0] - 1):
             a, b = limits[t], limits[t + 1]
             if a == b:
@@ -315,7 +317,7 @@ def low_in_the_rest(
             cut = np.partition(others[a:b], k)[k]
             for i in range(a, b):
                 if others[i] <= cut:
-                    low[e] += x[i]
+                    low[e] += x[order[i]]
                     n_low[e] += 1
     return low, n_low, everywhere, n_on
 
