@@ -45,24 +45,21 @@ _HALF: Final = 1 << (GROUP_SHIFT - 1)
 
 
 @njit
-def expression_fixed(
-    value: float, total: float, kind: int, table: NDArray[np.int64], stamp: int
-) -> int:
+def expression_fixed(value: float, total: float, kind: int, logs: NDArray[np.int64]) -> int:
     """One stored value as fixed-point expression.
 
-    `table` (2 × _SMALL) remembers the logarithm of each small count of the current row: most
-    of a cell's counts are 1, 2 or 3, and a logarithm costs more than everything else here.
+    `logs` (_SMALL) remembers the logarithm of each small count of the current row, 0 where it is not
+    known: most of a cell's counts are 1, 2 or 3, and a logarithm costs more than everything else here.
     """
     if kind == LOG:
         return int(np.rint(value * _X_UNIT))
     if kind == LINEAR:
         return int(np.rint(np.log1p(value) * _X_UNIT))
-    small = int(value)
-    if small < _SMALL and small == value:
-        if table[0, small] != stamp:
-            table[0, small] = stamp
-            table[1, small] = int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
-        return int(table[1, small])
+    small = np.uint32(int(value))  # numba looks for negative places in what is signed
+    if small < np.uint32(_SMALL) and small == value:
+        if logs[small] == 0:
+            logs[small] = int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
+        return int(logs[small])
     return int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
 
 
@@ -145,7 +142,7 @@ def scan_rows(
     panel_indptr, panel_indices, panel_data
         Written: the panel's values as CSR rows; the last two need room for all values of all rows.
     """
-    table = np.zeros((2, _SMALL), np.int64)
+    logs = np.zeros(_SMALL, np.int64)
     n_rows = indptr.shape[0] - 1
     longest = 1
     for i in range(n_rows):
@@ -214,23 +211,21 @@ def scan_rows(
             continue
         own = sums[code]
         if kind == COUNTS and not is_odd:
-            x = table[1]
             for c in range(1, _SMALL):
                 if counts[c]:
-                    x[c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
+                    logs[c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
             for k in range(n):
                 place = np.uint32(whole[k])
                 if place < np.uint32(_SMALL):
-                    own[np.uint32(genes[k])] += x[place]
+                    own[np.uint32(genes[k])] += logs[place]
                 else:
                     own[np.uint32(genes[k])] += expression_fixed(
-                        float(values[k]), total, kind, table, i + 1
+                        float(values[k]), total, kind, logs
                     )
         else:
+            logs[:] = 0
             for k in range(n):
-                own[np.uint32(genes[k])] += expression_fixed(
-                    float(values[k]), total, kind, table, i + 1
-                )
+                own[np.uint32(genes[k])] += expression_fixed(float(values[k]), total, kind, logs)
 
 
 @njit
@@ -304,14 +299,13 @@ class Walk(NamedTuple):
     A loop whose length changes from gene to gene costs more than what it adds up: the processor
     guesses where it ends and guesses wrong. Sorted, it guesses right.
 
-    offsets, sets, weights: as in `GeneSets`, in the smallest type. size: lineages × genes, sets of a
-    gene, at most `LONG`. start: lineages × (LONG + 1), where the genes of each size begin among all
-    of the lineage.
+    offsets: as in `GeneSets`. entries: the weight in the upper 32 bits, the set in the lower. size:
+    lineages × genes, sets of a gene, at most `LONG`. start: lineages × (LONG + 1), where the genes of
+    each size begin among all of the lineage.
     """
 
     offsets: NDArray[np.uint32]
-    sets: NDArray[np.uint32]
-    weights: NDArray[np.int32]
+    entries: NDArray[np.int64]
     size: NDArray[np.uint8]
     start: NDArray[np.int64]
 
@@ -323,8 +317,7 @@ def make_walk(table: GeneSets) -> Walk:
     start = np.cumsum(counts, axis=1) - counts if len(counts) else np.zeros((0, LONG + 1))
     return Walk(
         table.offsets.astype(np.uint32),
-        table.sets.astype(np.uint32),
-        table.weights.astype(np.int32),
+        (table.weights << 32) | table.sets,
         size,
         np.asarray(start, np.int64),
     )
@@ -339,36 +332,40 @@ def _gather(
     total: float,
     kind: int,
     offsets: NDArray[np.uint32],
-    sets: NDArray[np.uint32],
-    weights: NDArray[np.int32],
+    entries: NDArray[np.int64],
     size: NDArray[np.uint8],
     begin: NDArray[np.int64],
-    table: NDArray[np.int64],
-    stamp: int,
+    logs: NDArray[np.int64],
     cursor: NDArray[np.int64],
-    genes: NDArray[np.uint32],
+    places: NDArray[np.uint32],
     values: NDArray[np.int64],
     acc: NDArray[np.int64],
 ) -> None:
-    """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0."""
+    """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0.
+
+    A gene is put down by where its entries begin: that is looked up while genes come in their order.
+    """
+    logs[:] = 0
     for t in range(LONG + 1):
         cursor[t] = begin[t]
     for k in range(start, stop):
-        gene = np.uint32(indices[k])  # numba looks for negative places in what is signed
+        gene = np.uint32(indices[k])
         t = size[gene]
         p = cursor[t]
-        genes[p] = gene
-        values[p] = expression_fixed(float(data[k]), total, kind, table, stamp)
+        places[p] = gene if t == LONG else offsets[gene]
+        values[p] = expression_fixed(float(data[k]), total, kind, logs)
         cursor[t] = p + 1
     for t in range(1, LONG):
         for p in range(begin[t], cursor[t]):
-            x, first = values[p], offsets[genes[p]]
+            x, first = values[p], places[p]
             for e in range(first, first + np.uint32(t)):
-                acc[sets[e]] += x * weights[e]
+                entry = entries[e]
+                acc[np.uint32(entry)] += x * (entry >> 32)
     for p in range(begin[LONG], cursor[LONG]):
-        x, gene = values[p], genes[p]
+        x, gene = values[p], places[p]
         for e in range(offsets[gene], offsets[gene + np.uint32(1)]):
-            acc[sets[e]] += x * weights[e]
+            entry = entries[e]
+            acc[np.uint32(entry)] += x * (entry >> 32)
 
 
 @njit
@@ -432,8 +429,7 @@ def score_rows(
     strata: NDArray[np.int64],
     order: NDArray[np.int64],
     offsets: NDArray[np.uint32],
-    sets: NDArray[np.uint32],
-    weights: NDArray[np.int32],
+    entries: NDArray[np.int64],
     size: NDArray[np.uint8],
     begin: NDArray[np.int64],
     usable: NDArray[np.bool_],
@@ -455,7 +451,7 @@ def score_rows(
     order
         The rows in the order to work in. Nothing depends on it but speed: with cells of one lineage
         and depth one after another, their sets and bins are still in the processor's cache.
-    offsets, sets, weights, size, begin
+    offsets, entries, size, begin
         The fields of `Walk`.
     usable
         lineages × signatures: whether the signature is scored there.
@@ -473,10 +469,10 @@ def score_rows(
     """
     n_signatures = usable.shape[1]
     width = n_null + 1
-    table = np.zeros((2, _SMALL), np.int64)
+    logs = np.zeros(_SMALL, np.int64)
     acc = np.zeros(n_signatures * width, np.int64)
     cursor = np.empty(LONG + 1, np.int64)
-    genes, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
+    places, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(width)
     place = np.empty(width, np.int64)
     for i in order:
@@ -488,8 +484,7 @@ def score_rows(
                 acc[s * width : (s + 1) * width] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets[code], sets, weights, size[code], begin[code],
-            table, i + 1, cursor, genes, values, acc,
+            offsets[code], entries, size[code], begin[code], logs, cursor, places, values, acc,
         )  # fmt: skip
         group, stratum = groups[i], strata[i]
         for s in range(n_signatures):
@@ -528,8 +523,7 @@ def null_z_rows(
     kind: int,
     totals: NDArray[np.float64],
     offsets: NDArray[np.uint32],
-    sets: NDArray[np.uint32],
-    weights: NDArray[np.int32],
+    entries: NDArray[np.int64],
     size: NDArray[np.uint8],
     begin: NDArray[np.int64],
     n_null: int,
@@ -541,10 +535,10 @@ def null_z_rows(
     involved.
     """
     n_signatures = out.shape[1]
-    table = np.zeros((2, _SMALL), np.int64)
+    logs = np.zeros(_SMALL, np.int64)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
     cursor = np.empty(LONG + 1, np.int64)
-    genes, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
+    places, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(n_null + 1)
     for i in range(indptr.shape[0] - 1):
         for s in range(n_signatures):
@@ -555,8 +549,7 @@ def null_z_rows(
         acc[:] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets[0], sets, weights, size[0], begin[0],
-            table, i + 1, cursor, genes, values, acc,
+            offsets[0], entries, size[0], begin[0], logs, cursor, places, values, acc,
         )  # fmt: skip
         for s in range(n_signatures):
             base = s * (n_null + 1)
