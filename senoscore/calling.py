@@ -631,8 +631,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
             "%", " %"
         ),
         f"Near a call: exhaustion, phenotype, S or G2M ({near}), or the senescence axis so with the "
-        f"phenotype arm at p <= {1 - s.doubt_p:g}: indeterminate. For both axes and the phenotype p <= {s.doubt_p:g} is "
-        f"enough in depth strata of less than {s.shallow:g} times the median counts of T cells.",
+        f"phenotype arm at p <= {1 - s.doubt_p:g}: indeterminate. For both axes and the phenotype p <= "
+        f"{s.doubt_p:g} is enough in depth strata of less than {s.shallow:g} times the median counts of T cells.",
         "Else: neither.",
     ]
     others = [

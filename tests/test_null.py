@@ -30,9 +30,9 @@ def everyone(matrix: sparse.csr_matrix, totals: np.ndarray) -> null.SampledCells
     return null.SampledCells(matrix, np.arange(matrix.shape[0]), totals)
 
 
-def turned(cells: null.SampledCells, kind: int = passes.COUNTS) -> null.Turned:
-    """The cells gene by gene, all genes of their matrix."""
-    return null.turn(cells, np.ones(cells.matrix.shape[1], bool), kind)  # type: ignore[attr-defined]
+def turned(matrix: sparse.csr_matrix, totals: np.ndarray, kind: int = passes.COUNTS) -> null.Turned:
+    """All cells and genes of a matrix, gene by gene."""
+    return null.turn(everyone(matrix, totals), np.ones(matrix.shape[1], bool), kind)
 
 
 def log_cp10k(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -184,9 +184,7 @@ def test_resting_means_equal_the_definition(kind: int, threads: int) -> None:
     ]  # fmt: skip
     means = np.rint(log_cp10k(matrix) * 2**passes.FIX_X).astype(np.int64).sum(0)
     means[signatures[2].positions[0]] = 0  # expressed nowhere, as far as the first pass knows
-    found = null.resting_means(
-        signatures, means, turned(everyone(matrix, totals), kind), threads=threads
-    )
+    found = null.resting_means(signatures, means, turned(matrix, totals, kind), threads=threads)
     for signature, got in zip(signatures, found, strict=True):
         np.testing.assert_array_equal(got, slow_resting(matrix, signature, means, totals, kind))
     # nothing else to go by, nothing to tell
@@ -205,18 +203,15 @@ def test_resting_means_know_no_order(seed: int) -> None:
     )
     cells, place = rng.permutation(matrix.shape[0]), rng.permutation(6)
     mixed = null.VotingGenes("s", genes.positions[place], genes.weights[place], tuple("abcdef"))
-    at = everyone(matrix, totals)
-    once = null.resting_means([genes], means, turned(at))[0]
-    again = null.resting_means(
-        [mixed], means, turned(at._replace(rows=cells, totals=totals[cells]))
-    )[0]
+    once = null.resting_means([genes], means, turned(matrix, totals))[0]
+    again = null.resting_means([mixed], means, turned(matrix[cells], totals[cells]))[0]
     np.testing.assert_array_equal(once[place], again)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])
 def test_a_resting_mean_is_that_of_cells_without_the_programme(share: float) -> None:
     matrix, genes, sums, totals, carrier = planted(share)
-    found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
+    found = null.resting_means([genes], sums, turned(matrix, totals))[0]
     x = log_cp10k(matrix)[:, :8]
     true = x[~carrier].mean() / x.mean()
     assert true < 0.8
@@ -228,7 +223,7 @@ def test_where_no_cell_carries_a_programme_resting_means_are_the_means() -> None
     ratios = []
     for seed in range(12):
         matrix, genes, sums, totals, _ = planted(0.0, seed=seed)
-        found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
+        found = null.resting_means([genes], sums, turned(matrix, totals))[0]
         ratios.append(found / sums[:8])
     # a gene that had a say in which cells are taken would be at half of its mean
     assert np.mean(ratios) == pytest.approx(1, abs=0.02)
@@ -238,8 +233,7 @@ def test_where_no_cell_carries_a_programme_resting_means_are_the_means() -> None
 def test_a_few_cells_tell_nothing_about_resting_means() -> None:
     matrix, genes, sums, totals, _ = planted(0.3)
     for n, moved in ((199, False), (200, True)):
-        some = null.SampledCells(matrix, np.arange(n), totals[:n])
-        found = null.resting_means([genes], sums, turned(some))[0]
+        found = null.resting_means([genes], sums, turned(matrix[:n], totals[:n]))[0]
         assert (found != sums[:8]).any() == moved
 
 
@@ -247,7 +241,7 @@ def test_a_rare_gene_follows_chance_no_further_than_ten_cells_let_it() -> None:
     matrix, genes, sums, totals, _ = planted(0.0, rare=True)
     seen = np.asarray((matrix[:, :8] > 0).sum(0)).ravel()
     assert (seen[sums[:8] > 0] < 9).all()
-    found = null.resting_means([genes], sums, turned(everyone(matrix, totals)))[0]
+    found = null.resting_means([genes], sums, turned(matrix, totals))[0]
     ratio = found[sums[:8] > 0] / sums[:8][sums[:8] > 0]
     assert ((ratio > 10 / (10 + 9)) & (ratio < (10 + 9) / 10)).all()
     assert (found[sums[:8] == 0] == 0).all()
@@ -259,7 +253,7 @@ def test_cells_without_a_programme_have_even_p_beside_cells_with_it() -> None:
     for seed in range(4):
         matrix, genes, sums, totals, carrier = planted(0.15, n_genes=3000, seed=seed)
         controls = null.ControlGenes(sums, np.arange(3000) >= 8, np.arange(3000))
-        sample = turned(everyone(matrix, totals))
+        sample = turned(matrix, totals)
         near = null.resting_means([genes], sums, sample)[0]
         for resting in (True, False):
             draw = null.draw_sets(

@@ -317,11 +317,12 @@ def shuffle_genes() -> Section:
 
 
 def planted() -> Section:
-    parts = [planted_cells(name, seeds) for name, seeds in COHORTS.items()]
+    parts = [found_again(name, seeds) for name, seeds in COHORTS.items()]
     return Section("\n".join(p.text for p in parts), [t for p in parts for t in p.targets])
 
 
-def planted_cells(name: str, seeds: Sequence[int]) -> Section:
+def found_again(name: str, seeds: Sequence[int]) -> Section:
+    """What is called of what was planted in these cohorts."""
     parts = []
     for seed in seeds:
         obs = run(f"planted:{seed}").cells.obs
@@ -352,15 +353,13 @@ def planted_cells(name: str, seeds: Sequence[int]) -> Section:
         lines.append(f"FDR of `{wanted}`: {fdr:.3f} ({int(called.sum())} cells called).")
     both, called_both = truth == "both", state == "both"
     exact = float(called_both[both].mean())
-    # nobody asks for a share. Two verdicts that know nothing of each other agree as often as this
     apart = float(recall["exhausted"] * recall["senescent"])
     either = float(state[both].isin(["both", "exhausted", "senescent"]).mean())
     targets.append(
-        target(name, "`both` recovered", "as often as the recalls of its halves allow "
-               f"({apart:.1%}); as one of the two at least, most",
-               f"{exact:.1%} of {int(both.sum())} as `both` ({percent(float(both[called_both].mean()))} of "
-               f"those called are); {either:.1%} as one of the two at least",
-               met=exact >= apart and either >= 0.5)
+        target(name, "`both` recovered", "most of them", f"{exact:.1%} of {int(both.sum())} as `both` "
+               f"({apart:.1%} if the two knew nothing of each other; "
+               f"{percent(float(both[called_both].mean()))} of those called are); {either:.1%} as one of "
+               "the two at least", met=exact >= 0.5)
     )  # fmt: skip
     targets += [
         Target(name, f"recall of `{wanted}`", "reported by depth", f"{recall[wanted]:.3f}; see below",
