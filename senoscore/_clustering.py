@@ -2,9 +2,9 @@
 
 Principal components of the variable genes, exact nearest neighbours, a graph of shared neighbours,
 Leiden. Cells beyond a limit are given to the nearest cluster. Sums and communities depend on the order
-of cells, so they are taken in an order of their own (`order_of`); of more than `MAX_CHOOSING` cells,
-which choose the genes still depends on the file's. Nothing random is drawn outside igraph's own
-generator, which is seeded and then handed back.
+of cells, so they are taken in an order of their own (`order_of`), and so are the cells of a large file
+that choose the genes. Nothing random is drawn outside igraph's own generator, which is seeded and then
+handed back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from senoscore.errors import InputDataError
 from senoscore.lineages import marker_genes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -34,7 +35,7 @@ N_NEIGHBOURS: Final = 15
 MAX_GRAPH: Final = 20_000
 """Cells in the neighbour graph; the others join the nearest cluster."""
 MAX_CHOOSING: Final = 20_000
-"""Cells among which the variable genes are looked for."""
+"""Cells among which the variable genes are looked for: the first in their own order."""
 
 
 class Matrix(Protocol):
@@ -117,7 +118,8 @@ def variable_genes(
     data
         Its facts, genes and matrix.
     order
-        All cells in an order that does not depend on the file's, for sums to have the same bits.
+        All cells in an order that does not depend on the file's (`order_of`), for sums to have the same
+        bits; None takes them as they come.
     threads
         Threads that read.
     """
@@ -147,17 +149,21 @@ def variable_genes(
     symbols = marker_genes(genes.organism)
     known = genes.locate([""] * len(symbols), symbols)
     with open_blocks(source, matrix=data.matrix) as blocks:
-        sampled = [
-            expression(block)
-            for rows in _places(blocks.n_obs, block_size)
-            for block in blocks.iter_blocks(block_size=block_size, threads=threads, rows=rows)
-        ]
-        choosing = sparse.vstack(sampled, format="csr")
-        is_all = choosing.shape[0] == blocks.n_obs
-        summed = choosing[order] if is_all and order is not None else choosing
-        chosen = np.union1d(choose_variable(summed, barred=barred), known[known >= 0])
-        if is_all:
-            matrix = choosing[:, chosen]
+        n = blocks.n_obs
+        first = (np.arange(n) if order is None else order)[:MAX_CHOOSING]
+        chooses = np.zeros(n, bool)
+        chooses[first] = True
+
+        def choosing() -> Iterator[sparse.csr_matrix]:
+            for block in blocks.iter_blocks(block_size=block_size, threads=threads):
+                here = chooses[block.start : block.start + block.n_obs]
+                yield expression(block)[np.flatnonzero(here)]
+
+        found = sparse.vstack(list(choosing()), format="csr")
+        in_order = found[np.searchsorted(np.flatnonzero(chooses), first)]
+        chosen = np.union1d(choose_variable(in_order, barred=barred), known[known >= 0])
+        if len(first) == n:
+            matrix = found[:, chosen]
         else:
             matrix = sparse.vstack(
                 [
@@ -167,15 +173,6 @@ def variable_genes(
                 format="csr",
             )
     return Variable(matrix.astype(np.float32), chosen.astype(np.int64))
-
-
-def _places(n_obs: int, block_size: int) -> list[tuple[int, int]]:
-    """Row ranges from the whole file with at most `MAX_CHOOSING` cells."""
-    if n_obs <= MAX_CHOOSING:
-        return [(0, n_obs)]
-    width = min(block_size, MAX_CHOOSING // 5)
-    starts = np.linspace(0, n_obs - width, MAX_CHOOSING // width).astype(np.int64)
-    return [(int(start), int(start) + width) for start in starts]
 
 
 def components(

@@ -45,6 +45,7 @@ def scrublet(
     from anndata import AnnData
 
     from senoscore.io.blocks import open_blocks
+    from senoscore.markers import order_of
     from senoscore.scoring import pass_kind
     from senoscore.streaming import Intake
 
@@ -70,12 +71,15 @@ def scrublet(
         {"doublet_score": np.nan, "predicted_doublet": False}, index=data.obs.index
     )
     small = []
-    for name, rows in samples.reset_index(drop=True).groupby(samples.to_numpy()).groups.items():
-        place = np.asarray(rows)
+    # what is drawn, and how sums are rounded, depends on the order of cells and genes: take their own
+    order = order_of(data.obs.index)
+    by_id = np.argsort(np.asarray(data.genes.ids, dtype=object), kind="stable")
+    for name in sorted(samples.dropna().unique()):
+        place = order[(samples == name).to_numpy()[order]]
         if len(place) < MIN_CELLS:
             small.append(str(name))
             continue
-        one = AnnData(counts[place])
+        one = AnnData(counts[place][:, by_id])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scanpy's own, on its own intermediate objects
             sc.pp.scrublet(one, random_state=seed)

@@ -1260,15 +1260,15 @@ def _versions() -> dict[str, str]:
 
 
 def _t_table(obs: pd.DataFrame, state: str) -> pd.DataFrame:
-    """The T cells of one state (and those in both), strongest first."""
+    """The T cells of one state (and those in both), strongest first; of equal ones by name."""
     wanted = obs[keys.OBS_T_STATE].isin([state, "both"])
     axis = {"exhausted": "T_exhaustion", "senescent": "T_senescence"}[state]
     columns = [
         keys.OBS_T_STATE, keys.OBS_T_STATE_RULE, "t_substate", keys.OBS_T_SUBSET,
         *(f"T_{a}" for a in keys.AXES), "total_counts", "n_genes_by_counts",
     ]  # fmt: skip
-    table = obs.loc[wanted, columns].sort_values(axis, ascending=False, kind="stable")
-    return table.rename_axis("cell").reset_index()
+    table = obs.loc[wanted, columns].rename_axis("cell").reset_index()
+    return table.sort_values([axis, "cell"], ascending=[False, True], kind="stable")
 
 
 # --------------------------------------------------------------------------------------------

@@ -30,6 +30,15 @@ def test_planted_doublets_score_higher_and_samples_are_separate() -> None:
     np.testing.assert_allclose(found.loc[one.obs_names, "doublet_score"], alone["doublet_score"])
 
 
+def test_the_order_of_cells_and_genes_changes_no_score() -> None:
+    cohort = simulate(n_cells=700, n_genes=3000, n_donors=2, seed=2, doublet_fraction=0.1)
+    rng = np.random.default_rng(0)
+    mixed = cohort[rng.permutation(cohort.n_obs), rng.permutation(cohort.n_vars)].copy()
+    one, other = scrublet(cohort, read_input(cohort)), scrublet(mixed, read_input(mixed))
+    assert one["doublet_score"].nunique() > 20
+    pd.testing.assert_frame_equal(other.loc[one.index], one, check_exact=True)
+
+
 def test_the_stage_runs_only_where_the_settings_ask_for_it(tmp_path: Path) -> None:
     cohort = simulate(n_cells=600, n_genes=3000, n_donors=1, seed=2)
     without = pipeline.analyse(cohort, out=tmp_path / "a")
@@ -41,7 +50,7 @@ def test_the_stage_runs_only_where_the_settings_ask_for_it(tmp_path: Path) -> No
 
 
 def test_what_scrublet_predicts_is_not_called(tmp_path: Path) -> None:
-    cohort = simulate(n_cells=1500, n_genes=4000, n_donors=1, seed=2, doublet_fraction=0.1)
+    cohort = simulate(n_cells=2500, n_genes=4000, n_donors=1, seed=2, doublet_fraction=0.1)
     settings = {"qc": {"scrublet": True}}
     scored = pipeline.analyse(cohort, out=tmp_path / "a", settings=settings)
     predicted = scored.obs["predicted_doublet"].to_numpy(bool)

@@ -23,6 +23,7 @@ from senoscore.inputs import Input, read_input
 from senoscore.io.blocks import open_blocks
 from senoscore.lineages import map_labels, read_markers
 from senoscore.scoring import expression_matrix, pass_kind
+from senoscore.simulate import simulate
 from senoscore.streaming import Intake
 
 
@@ -458,3 +459,25 @@ def test_blocks_and_threads_make_no_difference_to_the_variable_genes(data: Path)
     two = markers.variable_genes(path, held, threads=2, block_size=37)
     assert (one.genes == two.genes).all()
     assert (one.matrix != two.matrix).nnz == 0
+
+
+def test_the_cells_that_choose_genes_are_the_same_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    real = _clustering.choose_variable
+
+    def spy(expression: sparse.csr_matrix, **how: Any) -> np.ndarray:
+        seen.append(expression.toarray())
+        return real(expression, **how)
+
+    monkeypatch.setattr(_clustering, "choose_variable", spy)
+    monkeypatch.setattr(_clustering, "MAX_CHOOSING", 120)
+    cohort = simulate(n_cells=400, n_genes=3000, n_donors=2, seed=1)
+    mixed = cohort[np.random.default_rng(3).permutation(cohort.n_obs)].copy()
+    for adata in (cohort, mixed):
+        order = markers.order_of(adata.obs_names)
+        found = markers.variable_genes(adata, read_input(adata), order=order, block_size=37)
+        assert found.matrix.shape[0] == adata.n_obs
+    assert len(seen[0]) == 120
+    np.testing.assert_array_equal(seen[0], seen[1])

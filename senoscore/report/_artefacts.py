@@ -14,6 +14,7 @@ import pandas as pd
 from senoscore import keys, plots
 from senoscore.errors import InputDataError
 from senoscore.io.artefacts import read_npz
+from senoscore.markers import order_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,6 +53,9 @@ class Artefacts:
 def read_artefacts(directory: str | Path) -> Artefacts:
     """Read a data set's folder, and refuse files that are not of one run.
 
+    Cells are taken in an order of their own: a picture hides the points it draws first, and a file's order is
+    often that of its samples.
+
     Raises
     ------
     InputDataError
@@ -65,7 +69,11 @@ def read_artefacts(directory: str | Path) -> Artefacts:
     limits = folder / "stages" / "qc_limits.tsv"
     if limits.is_file():
         tables["stages/qc_limits.tsv"] = _read_tsv(limits)
-    found = Artefacts(folder, s, facts, tables, _read_panel(folder / "stages", s.n_obs))
+    order = order_of(s.obs_names)
+    panel = _read_panel(folder / "stages", s.n_obs)
+    if panel is not None:
+        panel = (panel[0][order], panel[1], panel[2][order])
+    found = Artefacts(folder, s[order].copy(), facts, tables, panel)
     states = found.obs(keys.OBS_T_STATE)
     for state in ("exhausted", "senescent"):
         name = f"t_cells_{state}.tsv"
