@@ -60,7 +60,7 @@ class Curve:
     def of(cls, p: NDArray[np.float64], padj: NDArray[np.float64]) -> Curve:
         """The curve of a family; NaN is left out. `rank`: how many have this p or a smaller one."""
         known = ~np.isnan(p) & ~np.isnan(padj)
-        order = np.argsort(p[known], kind="stable")
+        order = np.argsort(p[known])  # equal p have equal adjusted p
         p, padj = p[known][order], padj[known][order]
         # adjusted p is factor * p / (its rank), where that is not cut at the value of a larger p
         plain = benjamini_hochberg(p)

@@ -151,10 +151,16 @@ def lineages(
     *,
     settings: AnnotateSettings,
     found: Scan | None = None,
+    labelled: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     threads: int = 1,
     block_size: int = 2048,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Scan]:
     """Lineage, subset and source of every cell: labels where they help, else markers by cluster.
+
+    Parameters
+    ----------
+    found, labelled
+        The first pass and what `from_labels` gave, where they are known already.
 
     Returns
     -------
@@ -168,7 +174,7 @@ def lineages(
         codes = np.full(len(data.obs), -1, np.int64)
         found = scan(source, data, codes, threads=threads, block_size=block_size)
     symbols = data.genes.symbols[panel_positions(data)]
-    labelled = from_labels(data, settings)
+    labelled = labelled or from_labels(data, settings)
     if labelled is not None:
         cells, table = labelled
         warn_unmapped(table)

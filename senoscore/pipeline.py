@@ -529,7 +529,7 @@ def _qc(run: _Run) -> None:
     from senoscore import annotate
 
     data = run.input()
-    labelled = annotate.from_labels(data, run.settings.annotate)
+    labelled = run.once("labelled", lambda: annotate.from_labels(data, run.settings.annotate))
     if labelled is not None:
         codes = annotate.lineage_codes(labelled[0][keys.OBS_LINEAGE])
     else:
@@ -589,8 +589,9 @@ def _annotate(run: _Run) -> None:
         )
     matrix = run.matrix(again=True)  # unless there are labels, it is read twice
     cells, label_table, _ = annotate.lineages(
-        matrix, data, settings=run.settings.annotate, found=found, threads=run.threads
-    )
+        matrix, data, settings=run.settings.annotate, found=found, threads=run.threads,
+        labelled=run.once("labelled", lambda: None),
+    )  # fmt: skip
     codes = annotate.lineage_codes(cells[keys.OBS_LINEAGE])
     again = None
     if found.n_cells.sum() == 0 and (codes >= 0).any():
@@ -623,7 +624,7 @@ def _annotate(run: _Run) -> None:
     run.later(write_h5ad, stored, run.path("stages/cells.h5ad"))
     run.keep("cells", stored.obs)
     run.keep("genes", (found.sums, found.n_cells, found.sample_rows, found.sample))
-    run.drop("qc")
+    run.drop("qc", "labelled")
     genes = {"sums": found.sums, "n_cells": found.n_cells}
     if again is not None:
         genes |= {"sample_rows": found.sample_rows, **_panel_arrays("sample", found.sample)}
@@ -1187,16 +1188,25 @@ def _storable(obs: pd.DataFrame) -> pd.DataFrame:
             values = obs[column].astype("category").cat.as_unordered()
             obs[column] = values.cat.set_categories(list(vocabularies[column]))
         elif obs[column].dtype == object:
-            values = obs[column].where(obs[column].notna(), None)
-            texts = [None if v is None else str(v) for v in values]
-            obs[column] = pd.Categorical(
-                texts, categories=sorted({t for t in texts if t is not None})
-            )
+            obs[column] = _as_text(obs[column])
         elif isinstance(obs[column].dtype, pd.CategoricalDtype):
             old = obs[column].cat.categories
             if old.dtype == object or isinstance(old.dtype, pd.StringDtype):
                 obs[column] = obs[column].cat.rename_categories([str(c) for c in old])
     return obs
+
+
+def _as_text(values: pd.Series) -> pd.Categorical:
+    """Any values as text, in categories in the order of the alphabet."""
+    codes, unique = pd.factorize(values)
+    if not all(
+        isinstance(v, str) for v in unique
+    ):  # True and 1 are one to pandas, in text they are two
+        values = values.map(str, na_action="ignore")
+        codes, unique = pd.factorize(values)
+    order = np.argsort(np.asarray(unique, dtype=object))
+    place = np.append(np.argsort(order), -1)  # the last is for what is missing
+    return pd.Categorical.from_codes(place[codes], categories=list(unique[order]))
 
 
 def _score_space(

@@ -6,7 +6,7 @@ reasons in words, and takes no part in nulls, calls and donor tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -97,12 +97,11 @@ def judge(
         else np.full(n, "all cells", dtype=object)
     )
     genes = metrics["n_genes_by_counts"].to_numpy()
+    poor = np.zeros(n, bool) if lineage is None else np.asarray(lineage == "neutrophil", bool)
     failed: dict[str, NDArray[np.bool_]] = {}
     limits: list[dict[str, object]] = []
 
-    floor = np.full(n, settings.min_genes_floor, float)
-    if lineage is not None:
-        floor[lineage == "neutrophil"] = settings.min_genes_floor_neutrophil
+    floor = np.where(poor, float(settings.min_genes_floor_neutrophil), settings.min_genes_floor)
     if settings.min_genes is not None:
         floor[:] = settings.min_genes
     failed["no counts" if has_counts else "no genes"] = genes == 0
@@ -121,30 +120,32 @@ def judge(
             ),
         }  # fmt: skip
         mt = metrics["pct_counts_mt"].to_numpy()
-        for name in sorted(set(groups)):  # not as they come: the order of cells must not show
-            here = groups == name
+
+        def fail(why: str, cells: NDArray[np.int64]) -> None:
+            failed.setdefault(why, np.zeros(n, bool))[cells] = True
+
+        for name, here in _by_name(groups):
             for what, (values, n_mads, both, wanted) in measures.items():
                 if not wanted:
                     continue
-                low, high = mad_limits(values[here], n_mads)
+                own, logged = values[here], what in ("counts", "genes")
+                low, high = mad_limits(own, n_mads)
                 low = low if both else -np.inf
-                low_cells, high_cells = here & (values < low), here & (values > high)
+                below, above = own < low, own > high
                 # cells poor in RNA by nature stand far below the others of their sample
-                if lineage is not None and what in ("counts", "genes"):
-                    low_cells &= lineage != "neutrophil"
-                _add(failed, f"low {what}", low_cells)
-                _add(failed, f"high {what}", high_cells)
-                logged = what in ("counts", "genes")
-                limits.append(
-                    _limit(name, what, low, high, here, low_cells | high_cells, logged=logged)
-                )
+                if logged:
+                    below &= ~poor[here]
+                fail(f"low {what}", here[below])
+                fail(f"high {what}", here[above])
+                n_failed = int((below | above).sum())
+                limits.append(_limit(name, what, low, high, len(here), n_failed, logged=logged))
             if settings.max_pct_mt is not None:
                 high = settings.max_pct_mt
             else:
                 high = max(mad_limits(mt[here], settings.n_mads_mt)[1], settings.min_pct_mt_limit)
-            over = here & (mt > high)
-            _add(failed, "high mitochondrial share", over)
-            limits.append(_limit(name, "mitochondrial share", -np.inf, high, here, over))
+            over = here[mt[here] > high]
+            fail("high mitochondrial share", over)
+            limits.append(_limit(name, "mitochondrial share", -np.inf, high, len(here), len(over)))
     reason = np.full(n, "", dtype=object)
     for why, cells in failed.items():
         reason[cells] = np.where(reason[cells] == "", why, reason[cells] + "; " + why)
@@ -155,8 +156,11 @@ def judge(
     return verdict, pd.DataFrame(limits, columns=columns)
 
 
-def _add(failed: dict[str, NDArray[np.bool_]], why: str, cells: NDArray[np.bool_]) -> None:
-    failed[why] = failed[why] | cells if why in failed else cells
+def _by_name(groups: NDArray[np.object_]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """The cells of each group; groups by name, for the order of cells must not show."""
+    codes, names = pd.factorize(groups, sort=True)
+    by_group = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    yield from zip(map(str, names), by_group, strict=True)
 
 
 def _limit(
@@ -164,8 +168,8 @@ def _limit(
     metric: str,
     low: float,
     high: float,
-    here: NDArray[np.bool_],
-    failed: NDArray[np.bool_],
+    n_cells: int,
+    n_failed: int,
     *,
     logged: bool = False,
 ) -> dict[str, object]:
@@ -177,8 +181,8 @@ def _limit(
         "metric": metric,
         "low": low,
         "high": high,
-        "n_cells": int(here.sum()),
-        "n_failed": int(failed.sum()),
+        "n_cells": n_cells,
+        "n_failed": n_failed,
     }
 
 
@@ -239,6 +243,6 @@ def mixed_lineage(
             ):
                 continue
             both = hit[a] & hit[b]
+            pair[both & ~flag] = f"{names[a]}+{names[b]}"
             flag |= both
-            pair[both & (pair == "")] = f"{names[a]}+{names[b]}"
     return flag, pair
