@@ -232,8 +232,9 @@ def mixed_lineage(
         background = counts[low].sum() / max(totals[low].sum(), 1.0)
         # ambient RNA varies from droplet to droplet: three times its mean, and never below one count
         rate = np.maximum(3 * background * totals, 1.0)
-        # P(Poisson >= n) is the regularised gamma function of n at the rate
-        hit[k] = (counts > 0) & (gammainc(np.maximum(counts, 1), rate) < level)
+        # P(Poisson >= n) is the regularised gamma function of n at the rate; no n below the rate is rare
+        many = np.flatnonzero(counts > rate)
+        hit[k, many] = gammainc(counts[many], rate[many]) < level
     flag = np.zeros(n, bool)
     pair = np.full(n, "", dtype=object)
     for a in range(len(names)):

@@ -421,6 +421,25 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     np.testing.assert_array_equal(z1[:, 0], z[:, 1])
 
 
+@pytest.mark.parametrize("what", ["many molecules", "fractions", "both"])
+def test_any_counts_are_scored_by_the_definition(what: str) -> None:
+    """Small counts, large ones and fractions are looked up or worked out, each on a way of its own."""
+    matrix = counts(n_cells=60, n_genes=80, seed=6)
+    if what != "fractions":
+        matrix.data[::3] *= 300
+        matrix.data[1::5] = 256
+    if what != "many molecules":
+        matrix.data[::4] += 0.25
+    plan, signatures, sums, totals = setup(matrix)
+    score, _, _ = run(matrix, plan, totals)
+    eligible = np.ones(80, bool)
+    eligible[[3, 8, 20, 5, 7]] = False
+    for s, signature in enumerate(signatures):
+        resting = plan.resting[0, s]
+        d, _, _ = naive(matrix, signature, sums, eligible, 30, resting)
+        np.testing.assert_allclose(score[:, s], d, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_sets", [passes.LONG - 1, passes.LONG, passes.LONG + 1, 3 * passes.LONG])
 def test_a_gene_in_many_sets_is_added_to_all_of_them(n_sets: int) -> None:
     """Such genes are walked last, by a loop of their own, which no other test came to."""

@@ -23,6 +23,7 @@ from senoscore.kernels.passes import (
     TARGET_SUM,
     UNIT,
     Z_MIN,
+    log_fixed,
 )
 
 _SMALL: Final = 256
@@ -122,14 +123,12 @@ def by_gene(
                 if small < _SMALL and small == value:
                     if known[small] != i + 1:
                         known[small] = i + 1
-                        logs[small] = int(
-                            np.rint(np.log1p(value * TARGET_SUM / totals[i]) * _X_UNIT)
-                        )
+                        logs[small] = log_fixed(value * TARGET_SUM / totals[i])
                     fixed = logs[small]
                 else:
-                    fixed = int(np.rint(np.log1p(value * TARGET_SUM / totals[i]) * _X_UNIT))
+                    fixed = log_fixed(value * TARGET_SUM / totals[i])
             elif kind == LINEAR:
-                fixed = int(np.rint(np.log1p(value) * _X_UNIT))
+                fixed = log_fixed(value)
             else:
                 fixed = int(np.rint(value * _X_UNIT))
             fixed = max(min(fixed, _LARGEST), -_LARGEST)

@@ -38,10 +38,19 @@ BINS_PER_Z: Final = 32
 N_BINS: Final = 2048  # z from -12 to 52; what lies outside is counted in the outermost bins
 
 _SMALL: Final = 256  # counts below this are looked up, not computed, within a row
+_COMMON: Final = (
+    40  # most cells have every count below this: their logarithms are taken all at once
+)
 _X_UNIT: Final = float(2**FIX_X)
 _TOTAL_UNIT: Final = float(2**FIX_TOTAL)
 _NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
 _HALF: Final = 1 << (GROUP_SHIFT - 1)
+
+
+@njit
+def log_fixed(value: float) -> int:
+    """log(1 + value) in fixed point, in which nothing is left of the digits that log1p would save."""
+    return int(np.rint(np.log(1.0 + value) * _X_UNIT))
 
 
 @njit
@@ -54,13 +63,13 @@ def expression_fixed(value: float, total: float, kind: int, logs: NDArray[np.int
     if kind == LOG:
         return int(np.rint(value * _X_UNIT))
     if kind == LINEAR:
-        return int(np.rint(np.log1p(value) * _X_UNIT))
+        return log_fixed(value)
     small = np.uint32(int(value))  # numba looks for negative places in what is signed
     if small < np.uint32(_SMALL) and small == value:
         if logs[small] == 0:
-            logs[small] = int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
+            logs[small] = log_fixed(value * TARGET_SUM / total)
         return int(logs[small])
-    return int(np.rint(np.log1p(value * TARGET_SUM / total) * _X_UNIT))
+    return log_fixed(value * TARGET_SUM / total)
 
 
 @njit
@@ -213,7 +222,7 @@ def scan_rows(
         if kind == COUNTS and not is_odd:
             for c in range(1, _SMALL):
                 if counts[c]:
-                    logs[c] = int(np.rint(np.log1p(c * TARGET_SUM / total) * _X_UNIT))
+                    logs[c] = log_fixed(c * TARGET_SUM / total)
             for k in range(n):
                 place = np.uint32(whole[k])
                 if place < np.uint32(_SMALL):
@@ -307,7 +316,7 @@ class Walk(NamedTuple):
     offsets: NDArray[np.uint32]
     entries: NDArray[np.int64]
     size: NDArray[np.uint8]
-    start: NDArray[np.int64]
+    start: NDArray[np.uint32]
 
 
 def make_walk(table: GeneSets) -> Walk:
@@ -319,7 +328,7 @@ def make_walk(table: GeneSets) -> Walk:
         table.offsets.astype(np.uint32),
         (table.weights << 32) | table.sets,
         size,
-        np.asarray(start, np.int64),
+        np.asarray(start, np.uint32),
     )
 
 
@@ -334,9 +343,10 @@ def _gather(
     offsets: NDArray[np.uint32],
     entries: NDArray[np.int64],
     size: NDArray[np.uint8],
-    begin: NDArray[np.int64],
+    begin: NDArray[np.uint32],
     logs: NDArray[np.int64],
-    cursor: NDArray[np.int64],
+    whole: NDArray[np.int32],
+    cursor: NDArray[np.uint32],
     places: NDArray[np.uint32],
     values: NDArray[np.int64],
     acc: NDArray[np.int64],
@@ -345,16 +355,29 @@ def _gather(
 
     A gene is put down by where its entries begin: that is looked up while genes come in their order.
     """
+    n = np.uint32(stop - start)
+    genes, counts = indices[start:stop], data[start:stop]
     logs[:] = 0
+    if kind == COUNTS:
+        for k in range(n):  # without a branch, so that it is done several at a time
+            small = np.int32(counts[k]) & np.int32(_SMALL - 1)
+            whole[k] = small if small == counts[k] else np.int32(_SMALL)
+        for c in range(1, _COMMON):
+            logs[c] = log_fixed(c * TARGET_SUM / total)
+    else:
+        whole[: np.int64(n)] = _SMALL
     for t in range(LONG + 1):
         cursor[t] = begin[t]
-    for k in range(start, stop):
-        gene = np.uint32(indices[k])
+    for k in range(n):
+        gene = np.uint32(genes[k])
+        x = logs[np.uint32(whole[k])]
+        if x == 0:
+            x = expression_fixed(float(counts[k]), total, kind, logs)
         t = size[gene]
         p = cursor[t]
         places[p] = gene if t == LONG else offsets[gene]
-        values[p] = expression_fixed(float(data[k]), total, kind, logs)
-        cursor[t] = p + 1
+        values[p] = x
+        cursor[t] = p + np.uint32(1)
     for t in range(1, LONG):
         for p in range(begin[t], cursor[t]):
             x, first = values[p], places[p]
@@ -431,7 +454,7 @@ def score_rows(
     offsets: NDArray[np.uint32],
     entries: NDArray[np.int64],
     size: NDArray[np.uint8],
-    begin: NDArray[np.int64],
+    begin: NDArray[np.uint32],
     usable: NDArray[np.bool_],
     n_null: int,
     centres: NDArray[np.float64],
@@ -469,9 +492,10 @@ def score_rows(
     """
     n_signatures = usable.shape[1]
     width = n_null + 1
-    logs = np.zeros(_SMALL, np.int64)
+    logs = np.zeros(_SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
+    whole = np.empty(size.shape[1], np.int32)
     acc = np.zeros(n_signatures * width, np.int64)
-    cursor = np.empty(LONG + 1, np.int64)
+    cursor = np.empty(LONG + 1, np.uint32)
     places, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(width)
     place = np.empty(width, np.int64)
@@ -484,7 +508,7 @@ def score_rows(
                 acc[s * width : (s + 1) * width] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets[code], entries, size[code], begin[code], logs, cursor, places, values, acc,
+            offsets[code], entries, size[code], begin[code], logs, whole, cursor, places, values, acc,
         )  # fmt: skip
         group, stratum = groups[i], strata[i]
         for s in range(n_signatures):
@@ -525,7 +549,7 @@ def null_z_rows(
     offsets: NDArray[np.uint32],
     entries: NDArray[np.int64],
     size: NDArray[np.uint8],
-    begin: NDArray[np.int64],
+    begin: NDArray[np.uint32],
     n_null: int,
     out: NDArray[np.float64],
 ) -> None:
@@ -535,9 +559,10 @@ def null_z_rows(
     involved.
     """
     n_signatures = out.shape[1]
-    logs = np.zeros(_SMALL, np.int64)
+    logs = np.zeros(_SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
+    whole = np.empty(size.shape[1], np.int32)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
-    cursor = np.empty(LONG + 1, np.int64)
+    cursor = np.empty(LONG + 1, np.uint32)
     places, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(n_null + 1)
     for i in range(indptr.shape[0] - 1):
@@ -549,7 +574,7 @@ def null_z_rows(
         acc[:] = 0
         _gather(
             indices, data, indptr[i], indptr[i + 1], totals[i], kind,
-            offsets[0], entries, size[0], begin[0], logs, cursor, places, values, acc,
+            offsets[0], entries, size[0], begin[0], logs, whole, cursor, places, values, acc,
         )  # fmt: skip
         for s in range(n_signatures):
             base = s * (n_null + 1)
