@@ -135,8 +135,8 @@ def variable_genes(
         shape=(len(columns), genes.n_genes),
     )
 
-    def expression(block: CsrBlock) -> sparse.csr_matrix:
-        values = block.to_csr().astype(np.float64)
+    def expression(block: CsrBlock, rows: NDArray[np.int64] | slice) -> sparse.csr_matrix:
+        values = block.to_csr()[rows].astype(np.float64)
         if counted:
             totals = np.asarray(values.sum(axis=1)).ravel()
             factor = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
@@ -157,7 +157,7 @@ def variable_genes(
         def choosing() -> Iterator[sparse.csr_matrix]:
             for block in blocks.iter_blocks(block_size=block_size, threads=threads):
                 here = chooses[block.start : block.start + block.n_obs]
-                yield expression(block)[np.flatnonzero(here)]
+                yield expression(block, np.flatnonzero(here))
 
         found = sparse.vstack(list(choosing()), format="csr")
         in_order = found[np.searchsorted(np.flatnonzero(chooses), first)]
@@ -167,7 +167,7 @@ def variable_genes(
         else:
             matrix = sparse.vstack(
                 [
-                    expression(block)[:, chosen].astype(np.float32)
+                    expression(block, slice(None))[:, chosen].astype(np.float32)
                     for block in blocks.iter_blocks(block_size=block_size, threads=threads)
                 ],
                 format="csr",

@@ -151,11 +151,12 @@ class _Verdict:
 
 
 def as_texts(codes: NDArray[np.integer], texts: Sequence[str]) -> pd.Categorical:
-    """A column of texts from codes into a small table of them: the texts that occur, sorted."""
-    found = {texts[int(k)] for k in np.flatnonzero(np.bincount(codes, minlength=len(texts)))}
-    categories = sorted(found)
-    place = np.asarray([categories.index(t) if t in found else -1 for t in texts], np.int16)
-    return pd.Categorical.from_codes(place[codes], categories=categories)
+    """A column of texts from codes into a table of them, -1 for none: the texts that occur, sorted."""
+    categories = sorted({texts[k] for k in np.unique(codes[codes >= 0]).tolist()})
+    place = {text: k for k, text in enumerate(categories)}
+    # the last is what -1 finds
+    found = np.asarray([*(place.get(text, -1) for text in texts), -1])
+    return pd.Categorical.from_codes(found[codes], categories=categories)
 
 
 @dataclass(frozen=True)

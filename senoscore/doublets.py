@@ -71,15 +71,13 @@ def scrublet(
         {"doublet_score": np.nan, "predicted_doublet": False}, index=data.obs.index
     )
     small = []
-    # what is drawn, and how sums are rounded, depends on the order of cells and genes: take their own
-    order = order_of(data.obs.index)
-    by_id = np.argsort(np.asarray(data.genes.ids, dtype=object), kind="stable")
+    order = order_of(data.obs.index)  # which doublets are simulated depends on it
     for name in sorted(samples.dropna().unique()):
         place = order[(samples == name).to_numpy()[order]]
         if len(place) < MIN_CELLS:
             small.append(str(name))
             continue
-        one = AnnData(counts[place][:, by_id])
+        one = AnnData(counts[place])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scanpy's own, on its own intermediate objects
             sc.pp.scrublet(one, random_state=seed)

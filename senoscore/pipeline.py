@@ -525,11 +525,18 @@ def _scan(run: _Run, data: Input, codes: NDArray[np.int64], matrix: RowBlocks) -
     )
 
 
+def _labelled(run: _Run, data: Input) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Lineages by the file's labels, if it has any: the first two stages ask for them."""
+    from senoscore import annotate
+
+    return run.once("labelled", lambda: annotate.from_labels(data, run.settings.annotate))
+
+
 def _qc(run: _Run) -> None:
     from senoscore import annotate
 
     data = run.input()
-    labelled = run.once("labelled", lambda: annotate.from_labels(data, run.settings.annotate))
+    labelled = _labelled(run, data)
     if labelled is not None:
         codes = annotate.lineage_codes(labelled[0][keys.OBS_LINEAGE])
     else:
@@ -590,7 +597,7 @@ def _annotate(run: _Run) -> None:
     matrix = run.matrix(again=True)  # unless there are labels, it is read twice
     cells, label_table, _ = annotate.lineages(
         matrix, data, settings=run.settings.annotate, found=found, threads=run.threads,
-        labelled=run.once("labelled", lambda: None),
+        labelled=_labelled(run, data),
     )  # fmt: skip
     codes = annotate.lineage_codes(cells[keys.OBS_LINEAGE])
     again = None
@@ -1197,16 +1204,14 @@ def _storable(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_text(values: pd.Series) -> pd.Categorical:
-    """Any values as text, in categories in the order of the alphabet."""
-    codes, unique = pd.factorize(values)
-    if not all(
-        isinstance(v, str) for v in unique
-    ):  # True and 1 are one to pandas, in text they are two
+    """Any values as text."""
+    from senoscore import calling
+
+    if not all(isinstance(v, str) for v in values.dropna().unique()):
+        # before they are told apart: True and 1 are one to pandas, in text they are two
         values = values.map(str, na_action="ignore")
-        codes, unique = pd.factorize(values)
-    order = np.argsort(np.asarray(unique, dtype=object))
-    place = np.append(np.argsort(order), -1)  # the last is for what is missing
-    return pd.Categorical.from_codes(place[codes], categories=list(unique[order]))
+    codes, texts = pd.factorize(values)
+    return calling.as_texts(codes, list(texts))
 
 
 def _score_space(

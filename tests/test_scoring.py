@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 
 import senoscore as sn
-from senoscore import scoring
+from senoscore import pipeline, scoring
 from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.genes import resolve_genes
 from senoscore.scoring import null_strata
@@ -270,3 +270,14 @@ def test_fewer_cells_in_the_null_leave_the_false_positive_rate(
     # one and the same order of cells, but for the median of the null and the ties of its tail
     for k in range(60):
         assert pd.Series(p[40][:, k]).corr(pd.Series(p[10**9][:, k]), method="spearman") > 0.995
+
+
+def test_text_columns_keep_what_differs_and_what_is_missing() -> None:
+    """True and 1 are equal to Python, and are two texts."""
+    values = pd.Series(["b", None, True, 1, np.nan, "a", 2.5, "b"], dtype=object)
+    found = pipeline._as_text(values)
+    assert [v if isinstance(v, str) else None for v in found] == [
+        "b", None, "True", "1", None, "a", "2.5", "b",
+    ]  # fmt: skip
+    assert list(found.categories) == ["1", "2.5", "True", "a", "b"]
+    assert list(pipeline._as_text(pd.Series([None, np.nan], dtype=object)).codes) == [-1, -1]

@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 from senoscore.kernels._numba import njit
 from senoscore.kernels.passes import (
     BINS_PER_Z,
-    COUNTS,
-    FIX_X,
-    LINEAR,
     N_BINS,
-    TARGET_SUM,
+    SMALL,
     UNIT,
     Z_MIN,
-    log_fixed,
+    expression_fixed,
 )
 
-_SMALL: Final = 256
-_X_UNIT: Final = float(2**FIX_X)
 _NOTHING: Final = 1e-10  # as in kernels.passes
 _LARGEST: Final = 2**31 - 1
 _LOW: Final = 0xFFFFFFFF
@@ -109,28 +104,14 @@ def by_gene(
             row[gene] = whole[c]
         elif c >= 0:
             at[gene], step[gene] = start[c], 1
-    known = np.zeros(_SMALL, np.int64)
-    logs = np.zeros(_SMALL, np.int64)
+    logs = np.zeros(SMALL, np.int64)
     for i in range(n_cells):
         if totals[i] <= 0:
             continue
+        logs[:] = 0
         for k in range(indptr[i], indptr[i + 1]):
             gene = indices[k]
-            value = float(data[k])
-            fixed = 0
-            if kind == COUNTS:
-                small = int(value)
-                if small < _SMALL and small == value:
-                    if known[small] != i + 1:
-                        known[small] = i + 1
-                        logs[small] = log_fixed(value * TARGET_SUM / totals[i])
-                    fixed = logs[small]
-                else:
-                    fixed = log_fixed(value * TARGET_SUM / totals[i])
-            elif kind == LINEAR:
-                fixed = log_fixed(value)
-            else:
-                fixed = int(np.rint(value * _X_UNIT))
+            fixed = expression_fixed(float(data[k]), totals[i], kind, logs)
             fixed = max(min(fixed, _LARGEST), -_LARGEST)
             dense[row[gene], i] = fixed
             entries[at[gene]] = (i << 32) | (fixed & _LOW)

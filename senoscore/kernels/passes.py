@@ -37,10 +37,8 @@ Z_MIN: Final = -12.0
 BINS_PER_Z: Final = 32
 N_BINS: Final = 2048  # z from -12 to 52; what lies outside is counted in the outermost bins
 
-_SMALL: Final = 256  # counts below this are looked up, not computed, within a row
-_COMMON: Final = (
-    40  # most cells have every count below this: their logarithms are taken all at once
-)
+SMALL: Final = 256  # counts below this are looked up, not computed, within a row
+_COMMON: Final = 40  # a cell has most counts below this: their logarithms are taken at once
 _X_UNIT: Final = float(2**FIX_X)
 _TOTAL_UNIT: Final = float(2**FIX_TOTAL)
 _NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
@@ -57,7 +55,7 @@ def log_fixed(value: float) -> int:
 def expression_fixed(value: float, total: float, kind: int, logs: NDArray[np.int64]) -> int:
     """One stored value as fixed-point expression.
 
-    `logs` (_SMALL) remembers the logarithm of each small count of the current row, 0 where it is not
+    `logs` (SMALL) remembers the logarithm of each small count of the current row, 0 where it is not
     known: most of a cell's counts are 1, 2 or 3, and a logarithm costs more than everything else here.
     """
     if kind == LOG:
@@ -65,7 +63,7 @@ def expression_fixed(value: float, total: float, kind: int, logs: NDArray[np.int
     if kind == LINEAR:
         return log_fixed(value)
     small = np.uint32(int(value))  # numba looks for negative places in what is signed
-    if small < np.uint32(_SMALL) and small == value:
+    if small < np.uint32(SMALL) and small == value:
         if logs[small] == 0:
             logs[small] = log_fixed(value * TARGET_SUM / total)
         return int(logs[small])
@@ -85,7 +83,7 @@ def _top_sum(
     `large[:n_large]`. Values are added in ascending order, so that the order of genes cannot show.
     """
     for i in range(n_large):
-        if large[i] < _SMALL:  # a fraction, which may rank below some of those counted: sort all
+        if large[i] < SMALL:  # a fraction, which may rank below some of those counted: sort all
             row = np.empty(values.shape[0])
             row[:] = values
             return float(np.sort(row)[max(0, row.shape[0] - TOP_GENES) :].sum())
@@ -95,7 +93,7 @@ def _top_sum(
         ordered = np.sort(large[:n_large])[max(0, n_large - TOP_GENES) :]
         top = ordered.sum()
         left -= len(ordered)
-    for c in range(_SMALL - 1, 0, -1):
+    for c in range(SMALL - 1, 0, -1):
         if left <= 0:
             break
         take = min(left, counts[c])
@@ -151,7 +149,7 @@ def scan_rows(
     panel_indptr, panel_indices, panel_data
         Written: the panel's values as CSR rows; the last two need room for all values of all rows.
     """
-    logs = np.zeros(_SMALL, np.int64)
+    logs = np.zeros(SMALL, np.int64)
     n_rows = indptr.shape[0] - 1
     longest = 1
     for i in range(n_rows):
@@ -159,9 +157,9 @@ def scan_rows(
     large = np.empty(longest)
     whole = np.empty(longest, np.int32)
     hits = np.empty(longest + 1, np.uint32)
-    counts = np.empty(_SMALL, np.int64)
+    counts = np.empty(SMALL, np.int64)
     # most counts are 1: four counters in turn, or each addition waits for the one before
-    lanes = np.empty((4, _SMALL), np.int32)
+    lanes = np.empty((4, SMALL), np.int32)
     classes = np.empty(3, np.int64)
     has_role = np.empty(roles.shape[0], np.uint8)  # a quarter of the size: it stays in the cache
     for g in range(roles.shape[0]):
@@ -185,7 +183,7 @@ def scan_rows(
         counted, fraction = np.int64(0), 0
         for k in range(n):
             place = np.uint32(whole[k])
-            if place < np.uint32(_SMALL) and (not is_odd or whole[k] == values[k]):
+            if place < np.uint32(SMALL) and (not is_odd or whole[k] == values[k]):
                 lanes[k & np.uint32(3), place] += np.int32(1)
                 counted += np.int64(place)
             else:
@@ -207,7 +205,7 @@ def scan_rows(
             panel_data[taken] = value
             taken += (role >> 3) > 0
         panel_indptr[i + 1] = taken
-        for c in range(_SMALL):
+        for c in range(SMALL):
             counts[c] = lanes[0, c] + lanes[1, c] + lanes[2, c] + lanes[3, c]
         total = counted + fraction / _TOTAL_UNIT
         metrics[i, 0] = total
@@ -220,12 +218,12 @@ def scan_rows(
             continue
         own = sums[code]
         if kind == COUNTS and not is_odd:
-            for c in range(1, _SMALL):
+            for c in range(1, SMALL):
                 if counts[c]:
                     logs[c] = log_fixed(c * TARGET_SUM / total)
             for k in range(n):
                 place = np.uint32(whole[k])
-                if place < np.uint32(_SMALL):
+                if place < np.uint32(SMALL):
                     own[np.uint32(genes[k])] += logs[place]
                 else:
                     own[np.uint32(genes[k])] += expression_fixed(
@@ -354,18 +352,20 @@ def _gather(
     """Add the row's genes to the sums of the sets they belong to; `acc` starts at 0.
 
     A gene is put down by where its entries begin: that is looked up while genes come in their order.
+    `whole` has room for the row's values as small counts, `SMALL` for all others, of which `logs` has no
+    logarithm.
     """
     n = np.uint32(stop - start)
     genes, counts = indices[start:stop], data[start:stop]
     logs[:] = 0
     if kind == COUNTS:
         for k in range(n):  # without a branch, so that it is done several at a time
-            small = np.int32(counts[k]) & np.int32(_SMALL - 1)
-            whole[k] = small if small == counts[k] else np.int32(_SMALL)
+            small = np.int32(counts[k]) & np.int32(SMALL - 1)
+            whole[k] = small if small == counts[k] else np.int32(SMALL)
         for c in range(1, _COMMON):
             logs[c] = log_fixed(c * TARGET_SUM / total)
     else:
-        whole[: np.int64(n)] = _SMALL
+        whole[: np.int64(n)] = SMALL
     for t in range(LONG + 1):
         cursor[t] = begin[t]
     for k in range(n):
@@ -492,7 +492,7 @@ def score_rows(
     """
     n_signatures = usable.shape[1]
     width = n_null + 1
-    logs = np.zeros(_SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
+    logs = np.zeros(SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
     whole = np.empty(size.shape[1], np.int32)
     acc = np.zeros(n_signatures * width, np.int64)
     cursor = np.empty(LONG + 1, np.uint32)
@@ -559,7 +559,7 @@ def null_z_rows(
     involved.
     """
     n_signatures = out.shape[1]
-    logs = np.zeros(_SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
+    logs = np.zeros(SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
     whole = np.empty(size.shape[1], np.int32)
     acc = np.zeros(n_signatures * (n_null + 1), np.int64)
     cursor = np.empty(LONG + 1, np.uint32)
