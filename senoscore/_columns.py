@@ -7,6 +7,7 @@ would decode all of them, and importing it takes longer than the whole inspectio
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -78,6 +79,8 @@ def as_text(values: Any) -> NDArray[Any]:
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace").astype(object)
     if array.dtype.kind == "O":
+        with suppress(TypeError, UnicodeDecodeError):  # the usual case, in a third of the time
+            return np.array(list(map(bytes.decode, array.ravel().tolist())), dtype=object)
         return np.array(
             [
                 v.decode("utf-8", "replace")
@@ -172,7 +175,7 @@ class GroupTable:
         if column is None:
             raise InputDataError(f"the index of {self._where} cannot be read: damaged file")
         if column.codes is None:
-            return [str(v) for v in column.values]
+            return list(map(str, column.values.tolist()))
         names = np.append(column.values, "")
         return [str(v) for v in names[column.codes]]
 
@@ -246,7 +249,9 @@ class GroupTable:
             categories = self._node.get("__categories")
             if categories is not None and name in categories:  # anndata 0.7
                 return Column(name, "label", as_text(categories[name][...]), _codes(node))
-            if node.dtype.kind in "OSUT" and node.shape[0] > _TEXT_SAMPLE and not whole:
+            if node.dtype.kind in "OSUT" and whole:  # names: each its own, no labels to be counted
+                return Column(name, "label", as_text(node[...]), None)
+            if node.dtype.kind in "OSUT" and node.shape[0] > _TEXT_SAMPLE:
                 third = _TEXT_SAMPLE // 3
                 middle = (node.shape[0] - third) // 2
                 parts = [node[:third], node[middle : middle + third], node[-third:]]

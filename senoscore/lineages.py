@@ -138,6 +138,9 @@ _NEGATIVE: Final = re.compile(
 )
 _CAMEL: Final = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z][a-z])(?=[A-Z][a-z])")
 _GLUED: Final = re.compile(r"\b(t|b|nk|nkt|pro b|pre b|dc|treg|plasma|mast)cells?\b")
+_NO_WORD: Final = re.compile(r"[^a-z0-9/]+")
+_TO_WORDS: Final = {i: " " for i in range(128) if _NO_WORD.match(chr(i))}
+_CELLS: Final = re.compile(r"\bcells\b")
 _GLUED_T: Final = re.compile(r"\b(cd[48])\s?t(?:cells?)?(\d*)\b")
 
 
@@ -152,19 +155,28 @@ def normalise_label(label: str) -> str:
     >>> normalise_label("CD14+ Monocytes"), normalise_label("tNK cells"), normalise_label("γδT")
     ('cd14 monocytes', 'nk cell', 'gd t')
     """
-    text = unicodedata.normalize("NFKC", str(label)).strip()
-    for greek, latin in _GREEK.items():
-        text = text.replace(greek, latin)
-    text = re.sub(r"gd(?=T)", "gd ", text)
-    text = _TISSUE_PREFIX.sub("", text)
-    text = _CAMEL.sub(" ", text)
-    text = _NEGATIVE.sub(r"\1neg ", text).lower()
-    text = text.replace("/", " / ").replace("positive", " ")
-    text = re.sub(r"[^a-z0-9/]+", " ", text).strip()
-    text = _GLUED.sub(r"\1 cell", text)
-    text = _GLUED_T.sub(r"\1 t\2", text)
-    text = re.sub(r"\bcells\b", "cell", text)
-    return re.sub(r"\s+", " ", text).strip(" /")
+    text = str(label).strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).strip()
+        for greek, latin in _GREEK.items():
+            text = text.replace(greek, latin)
+    text = text.replace("gdT", "gd T")
+    # an expression is tried only on a text that it can match: there are thousands of them
+    lower = text.lower()
+    if lower != text:
+        text = _CAMEL.sub(" ", _TISSUE_PREFIX.sub("", text))
+    if "cd" in lower:
+        text = _NEGATIVE.sub(r"\1neg ", text)
+    text = text.lower().replace("/", " / ").replace("positive", " ")
+    text = text.translate(_TO_WORDS) if text.isascii() else _NO_WORD.sub(" ", text)
+    text = " ".join(text.split())
+    if "cell" in text:
+        text = _GLUED.sub(r"\1 cell", text)
+    if "cd" in text:
+        text = _GLUED_T.sub(r"\1 t\2", text)
+    if "cells" in text:
+        text = _CELLS.sub("cell", text)
+    return " ".join(text.split()).strip(" /")
 
 
 @lru_cache(maxsize=65536)

@@ -1035,7 +1035,7 @@ def _vouch(
     run: _Run, data: Input, state: _Scoring, scores: _Scores, judged: _Judged, hashed: Future[str]
 ) -> None:
     """What nothing waits for: how far the calls can be trusted, and the artefact that says it all."""
-    from senoscore import calling, certificate, citeseq, smoothing
+    from senoscore import calling, certificate, citeseq
     from senoscore.streaming import Panel
 
     certified = pd.DataFrame(columns=list(certificate.COLUMNS))
@@ -1073,6 +1073,8 @@ def _vouch(
         adata.obsm.update(citeseq.keep(evidence, state.cells.index))
         adata.uns[keys.UNS]["protein"] = citeseq.tell(evidence, judged.audited)
     if settings.smooth is not None:
+        from senoscore import smoothing  # scipy's trees take long to load
+
         shown = [n for n, s in state.prepared.signatures.items() if s.role in _SMOOTHED]
         adata.obsm[keys.OBSM_Z_SMOOTHED] = smoothing.smoothed_table(
             judged.frames["z"][shown], run.source, settings.smooth, state.codes,

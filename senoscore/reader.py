@@ -26,7 +26,7 @@ MIN_BYTES: Final = 32 << 20  # of a file: a smaller one is read before a second 
 _SERVE: Final = (
     "import sys; sys.path.insert(0, sys.argv[1])\n"
     "from senoscore.console import settle_process; settle_process()\n"
-    "from senoscore.scratch import serve; serve(int(sys.argv[2]))"
+    "from senoscore.scratch import serve; serve(int(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -44,19 +44,24 @@ class Reader:
 
     What it says comes over a pair of sockets that no third process has, as pickles.
 
+    Parameters
+    ----------
+    path
+        The file it may look at until it is told what to do.
+
     Raises
     ------
     OSError
         It cannot be started here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | os.PathLike[str] = "") -> None:
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[1])
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _SERVE, root, str(theirs.fileno())],
+                    [sys.executable, "-P", "-c", _SERVE, root, str(theirs.fileno()), os.fspath(path)],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()], env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
                 )  # fmt: skip
@@ -124,7 +129,7 @@ def started(source: object, threads: int) -> Iterator[Reader | None]:
     if able and threads > 1 and isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with suppress(OSError):
-            reader = Reader() if path.is_file() and path.stat().st_size >= MIN_BYTES else None
+            reader = Reader(source) if path.is_file() and path.stat().st_size >= MIN_BYTES else None
     try:
         yield reader
     finally:

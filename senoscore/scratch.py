@@ -81,11 +81,11 @@ class Packer:
         parts = [codes, compact(far[:n_far]), compact(rest[:n_rest])]
         far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
         unit = Unit(block.start, block.indptr, self._end, far_kind, rest_kind)
-        raw = np.concatenate([part.view(np.uint8) for part in parts])
-        self._end += len(raw)
-        view = raw.data
-        while view:
-            view = view[self._file.write(view) :]
+        for part in parts:
+            view = part.view(np.uint8).data
+            self._end += len(view)
+            while view:
+                view = view[self._file.write(view) :]
         return unit
 
 
@@ -275,23 +275,36 @@ class Kept(UnitRows):
 # ---------------------------------------------------------------------- the other process
 
 
-def serve(descriptor: int) -> None:
-    """All that a `Reader` does: look at the file, and tell of each block where it was written."""
+def serve(descriptor: int, path: str = "") -> None:
+    """All that a `Reader` does: look at the file, and tell of each block where it was written.
+
+    `path`: what it will most likely be asked to look at.
+    """
     with socket.socket(fileno=descriptor) as line, contextlib.suppress(KeyboardInterrupt, OSError):
+        seen = _glance(path)
         message, files, _, _ = socket.recv_fds(line, 1 << 20, 1)
         if not message:  # nothing is to be read
             return
         job = pickle.loads(message)  # noqa: S301 - from who started this process
         try:
-            for said in _read_for(job, files[0]):
+            facts = seen if seen is not None and job.path == path and not job.overrides else None
+            for said in _read_for(job, files[0], facts):
                 line.sendall(pickle.dumps(said))
         except (SenoscoreError, OSError) as error:  # of any other the end of the process tells
             line.sendall(pickle.dumps(error))
         line.sendall(pickle.dumps(None))
 
 
-def _read_for(job: Job, descriptor: int) -> Iterator[Facts | Unit]:
-    facts = inspect_file(job.path, overrides=job.overrides)
+def _glance(path: str) -> Facts | None:
+    """What the file holds, if nothing is known better; what is wrong with it is told when asked."""
+    with contextlib.suppress(SenoscoreError, OSError):
+        return inspect_file(path) if path else None
+    return None
+
+
+def _read_for(job: Job, descriptor: int, facts: Facts | None) -> Iterator[Facts | Unit]:
+    if facts is None:
+        facts = inspect_file(job.path, overrides=job.overrides)
     yield facts
     if facts.counts.value is None:
         return

@@ -200,6 +200,54 @@ class Panel:
         return taken
 
 
+class _Growing:
+    """An array that parts are appended to, in room made for all that are to come.
+
+    Parts kept until they can be joined would take the memory twice; what of the room is not written to
+    takes none.
+    """
+
+    def __init__(self) -> None:
+        self._room: NDArray[Any] | None = None
+        self._n = 0
+
+    def append(self, part: NDArray[Any], share: float) -> None:
+        """`share` (0-1): how much of all that is to come there is, with this part."""
+        old, end = self._room, self._n + len(part)
+        dtype = part.dtype if old is None else np.promote_types(old.dtype, part.dtype)
+        if old is None or end > len(old) or dtype != old.dtype:
+            self._room = np.empty(max(end, int(1.05 * end / share)), dtype)
+            if old is not None:
+                self._room[: self._n] = old[: self._n]
+        assert self._room is not None
+        self._room[self._n : end] = part
+        self._n = end
+
+    def whole(self) -> NDArray[Any]:
+        """All parts."""
+        return np.zeros(0, np.uint8) if self._room is None else self._room[: self._n]
+
+
+class _PanelParts:
+    """Panels of consecutive rows, to become one."""
+
+    def __init__(self, n_vars: int) -> None:
+        self._n_vars = n_vars
+        self._counts: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+        self._indices, self._data = _Growing(), _Growing()
+
+    def append(self, part: Panel, share: float) -> None:
+        """As `_Growing.append`."""
+        self._counts.append(np.diff(part.indptr))
+        self._indices.append(part.indices, share)
+        self._data.append(part.data, share)
+
+    def whole(self) -> Panel:
+        """All of them as one."""
+        indptr = np.cumsum(np.concatenate(self._counts))
+        return Panel(indptr, self._indices.whole(), self._data.whole(), self._n_vars)
+
+
 @dataclass
 class Scan:
     """What the first pass leaves: everything later stages need of the matrix except scores.
@@ -233,12 +281,12 @@ class Scan:
 class _Private:
     """Accumulators of one thread."""
 
-    make: Callable[[], tuple[NDArray[np.int64], ...]]
+    make: Callable[[], tuple[NDArray[np.integer], ...]]
     local: threading.local = field(default_factory=threading.local)
-    all: list[tuple[NDArray[np.int64], ...]] = field(default_factory=list)
+    all: list[tuple[NDArray[np.integer], ...]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self) -> tuple[NDArray[np.int64], ...]:
+    def get(self) -> tuple[NDArray[Any], ...]:
         """The accumulators of the thread that asks."""
         if not hasattr(self.local, "arrays"):
             self.local.arrays = self.make()
@@ -247,12 +295,13 @@ class _Private:
         return self.local.arrays  # type: ignore[no-any-return]
 
     def total(self) -> list[NDArray[np.int64]]:
-        """The sums over all threads, in the arrays of the first of them."""
+        """The sums over all threads, in the arrays of the first of them where they are wide."""
         first, *others = self.all or [self.make()]
+        totals = [part.astype(np.int64, copy=False) for part in first]
         for other in others:
-            for total, part in zip(first, other, strict=True):
+            for total, part in zip(totals, other, strict=True):
                 total += part
-        return list(first)
+        return totals
 
 
 def scan(
@@ -299,14 +348,16 @@ def scan(
         )
         return kept, chosen + block.start, cells
 
-    panels, chosen_rows, samples = [], [], []
-    for _, (part, chosen, cells) in map_blocks(
+    panels, samples = _PanelParts(len(panel)), _PanelParts(intake.n_genes)
+    chosen_rows = []
+    for block, (part, chosen, cells) in map_blocks(
         one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
     ):
-        panels.append(part)
+        share = (block.start + block.n_obs - first) / (last - first)
+        panels.append(part, share)
         if len(chosen):
             chosen_rows.append(chosen)
-            samples.append(cells)
+            samples.append(cells, share)
     (sums,) = private.total()
     here = codes[first:last]
     counted = here[(here >= 0) & (metrics[:, 0] > 0)]
@@ -314,9 +365,9 @@ def scan(
         metrics=metrics,
         sums=sums,
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
-        panel=Panel.stack(panels, len(panel)),
+        panel=panels.whole(),
         sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
-        sample=Panel.stack(samples, intake.n_genes),
+        sample=samples.whole(),
     )
 
 
@@ -368,7 +419,8 @@ def score(
     z: NDArray[Any] = np.full(shape, np.nan, np.float32)
     private = _Private(
         lambda: (
-            np.zeros((len(plan.lineages), len(plan.signatures), n_strata, N_BINS), np.int64),
+            # a bin holds 2**32 null sets' z: those of 21 million cells of one stratum and thread
+            np.zeros((len(plan.lineages), len(plan.signatures), n_strata, N_BINS), np.uint32),
             np.zeros((n_groups, len(plan.signatures) * (plan.n_null + 1)), np.int64),
         )
     )

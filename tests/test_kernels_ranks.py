@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -741,6 +742,42 @@ def test_damaged_cache_costs_one_compilation_not_the_run(tmp_path: Path) -> None
     code.write_bytes(b"junk")
     assert run_kernel(tmp_path)[:2] == ("42", 0)
     assert run_kernel(tmp_path)[:2] == ("42", 1)
+
+
+ARRAYS = """
+    import sys
+    import numpy as np
+    from senoscore.kernels._numba import njit
+
+    @njit
+    def logs(x):
+        return np.sort(np.log(1.0 + x))
+
+    @njit
+    def largest(x):
+        out = np.zeros(3)
+        out[:] = logs(x)[-3:]
+        return out.sum() + np.partition(x, 2)[2]
+
+    x = np.arange(10.0)
+    value = logs(x)[1] + largest(x)
+    hits = sum(sum(f.stats.cache_hits.values()) for f in (logs, largest))
+    print(value, hits, "numba.typed.typeddict" in sys.modules)
+"""
+
+
+def test_kept_code_runs_without_all_that_numba_can_compile(tmp_path: Path) -> None:
+    """That is loaded when something is to be compiled, be it beside code that was kept."""
+    (tmp_path / "module.py").write_text(textwrap.dedent(ARRAYS))
+    expected = str(math.log(2) + math.log(8) + math.log(9) + math.log(10) + 2)
+    first = run_kernel(tmp_path)
+    assert abs(float(first[0]) - float(expected)) < 1e-12
+    assert first[1:] == (0, "True")
+    assert run_kernel(tmp_path) == (first[0], 2, "False")
+    for kept in (tmp_path / "__pycache__").glob("*largest*"):
+        kept.unlink()
+    assert run_kernel(tmp_path) == (first[0], 1, "True")
+    assert run_kernel(tmp_path) == (first[0], 2, "False")
 
 
 def test_cells_are_shared_out_once_each_and_by_depth() -> None:

@@ -26,6 +26,13 @@ def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
 
 
+def test_an_inverse_root_is_one_over_the_root() -> None:
+    x = np.concatenate([[1e-10, 1.0, 4.0], 10 ** np.random.default_rng(0).uniform(-10, 10, 5000)])
+    found = np.array([passes.inverse_root(value) for value in x])
+    np.testing.assert_allclose(found, 1 / np.sqrt(x), rtol=2e-14, atol=0)
+    assert np.isnan(passes.inverse_root(np.nan))
+
+
 def everyone(matrix: sparse.csr_matrix, totals: np.ndarray) -> null.SampledCells:
     return null.SampledCells(matrix, np.arange(matrix.shape[0]), totals)
 

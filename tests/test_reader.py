@@ -54,7 +54,7 @@ def has_ended(process: Reader) -> bool:
 @contextmanager
 def handed(path: Path, *, block_size: int = 16, threads: int = 2) -> Iterator[tuple[Kept, Reader]]:
     """Rows of a file that another process reads; it is gone at the end."""
-    other = Reader()
+    other = Reader(path)
     try:
         other.begin(Job(str(path), {}, block_size, threads), path.parent)
         assert other.facts() == inspect_file(path)
@@ -109,19 +109,20 @@ def test_what_is_damaged_is_said_in_the_same_words(tmp_path: Path) -> None:
     path.write_text("cells,genes")
     with pytest.raises(InputDataError) as alone:
         inspect_file(path)
-    other = Reader()
-    other.begin(Job(str(path), {}, 16, 1), tmp_path)
-    with pytest.raises(InputDataError) as found:
-        other.facts()
-    other.close()
-    assert str(found.value) == str(alone.value)
+    for other in (Reader(), Reader(path)):
+        other.begin(Job(str(path), {}, 16, 1), tmp_path)
+        with pytest.raises(InputDataError) as found:
+            other.facts()
+        other.close()
+        assert str(found.value) == str(alone.value)
 
 
-def test_what_is_known_better_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("looks_first", [False, True])
+def test_what_is_known_better_is_told(tmp_path: Path, looks_first: bool) -> None:
     adata = ad.AnnData(counts(), layers={"mine": counts(seed=1)})
     path = tmp_path / "a.h5ad"
     adata.write_h5ad(path)
-    other = Reader()
+    other = Reader(path) if looks_first else Reader()
     other.begin(Job(str(path), {"counts": "layers/mine"}, 200, 1), tmp_path)
     assert other.facts() == inspect_file(path, overrides={"counts": "layers/mine"})
     with (

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from senoscore.kernels.pack import compact
 from senoscore.kernels.passes import COUNTS, FIX_X, LINEAR, LOG, gene_roles, scan_rows
-from senoscore.streaming import Panel, as_float
+from senoscore.streaming import Panel, _Growing, as_float
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,23 @@ def test_rows_of_a_panel_are_those_that_were_put_in(rows: list[int], largest: fl
     taken = panel[np.asarray(rows, np.int64)]
     assert (taken.dtype, taken.indices.dtype) == (np.float32, np.int32)
     np.testing.assert_array_equal(taken.toarray(), dense[rows])
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.2, 1.0])  # what is told of the rest may be wrong
+def test_parts_that_are_appended_are_those_joined(share: float) -> None:
+    rng = np.random.default_rng(1)
+    kinds = (np.uint8, np.uint8, np.uint16, np.float32, np.uint8)
+    parts = [
+        rng.integers(0, 200, n).astype(kind)
+        for n, kind in zip((5, 0, 900, 3, 70), kinds, strict=True)
+    ]
+    for n in range(len(parts) + 1):
+        growing = _Growing()
+        for part in parts[:n]:
+            growing.append(part, share)
+        joined = np.concatenate(parts[:n]) if n else np.zeros(0, np.uint8)
+        assert growing.whole().dtype == joined.dtype
+        np.testing.assert_array_equal(growing.whole(), joined)
 
 
 def values_of(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -36,7 +36,7 @@ from senoscore.io._chunks import DamagedError, Table, Vector
 from senoscore.io.h5 import MatrixHeader, check_number_type, show
 
 # one task of a thread: small enough to stay in cache while it is checked
-_PART_BYTES: Final = 1 << 19
+_PART_BYTES: Final = 1 << 20
 # decoded ahead of the consumer: two blocks, or more while they are small
 _AHEAD_BYTES: Final = 16 << 20
 # dense rows decoded together: what a thread holds before it becomes sparse

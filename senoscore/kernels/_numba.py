@@ -27,6 +27,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -38,6 +39,16 @@ MIN_PARALLEL_NNZ = 1 << 16
 
 class _ForgivingCache(FunctionCache):
     """numba's disk cache, where a failure to read or write is a miss instead of an error."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is kept for these types, None if nothing is.
+
+        numba would first load all that it can compile, half a second of work: here that waits until
+        something is to be compiled, when numba does it again.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:

@@ -17,13 +17,14 @@ from senoscore.kernels._numba import njit
 from senoscore.kernels.passes import (
     BINS_PER_Z,
     N_BINS,
+    NOTHING,
     SMALL,
     UNIT,
     Z_MIN,
     expression_fixed,
+    inverse_root,
 )
 
-_NOTHING: Final = 1e-10  # as in kernels.passes
 _LARGEST: Final = 2**31 - 1
 _LOW: Final = 0xFFFFFFFF
 _OFTEN: Final = 0.3  # a gene found in more of the cells than this is kept with its zeros
@@ -196,7 +197,7 @@ def _sets_z(
         for i in range(n):
             deviation = row[i]
             rest = 1.0 - share[i] * deviation * deviation
-            row[i] = deviation * scale[i] / np.sqrt(rest if rest > _NOTHING else np.nan)
+            row[i] = deviation * scale[i] * inverse_root(rest if rest > NOTHING else np.nan)
 
 
 @njit

@@ -41,7 +41,7 @@ SMALL: Final = 256  # counts below this are looked up, not computed, within a ro
 _COMMON: Final = 40  # a cell has most counts below this: their logarithms are taken at once
 _X_UNIT: Final = float(2**FIX_X)
 _TOTAL_UNIT: Final = float(2**FIX_TOTAL)
-_NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
+NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
 _HALF: Final = 1 << (GROUP_SHIFT - 1)
 
 
@@ -424,6 +424,17 @@ def _deviations(
 
 
 @njit
+def inverse_root(x: float) -> float:
+    """1 / sqrt(x) of a number between 1e-30 and 1e30, to 2e-14 of it.
+
+    A root and a division in single precision and a step of Newton's, several numbers at a time: a
+    third of what they cost in double precision. The bits do not depend on how many at a time.
+    """
+    root = np.float64(np.float32(1.0) / np.sqrt(np.float32(x)))
+    return float(root * (1.5 - 0.5 * x * root * root))
+
+
+@njit
 def _null_z(squares: float, n_null: int, own: NDArray[np.float64]) -> None:
     """z of each null set into `own[1:]`, from what `_deviations` left there.
 
@@ -438,7 +449,7 @@ def _null_z(squares: float, n_null: int, own: NDArray[np.float64]) -> None:
     for j in range(1, n_null + 1):
         deviation = own[j]
         rest = 1.0 - share * deviation * deviation
-        own[j] = deviation * scale / np.sqrt(rest if rest > _NOTHING else np.nan)
+        own[j] = deviation * scale * inverse_root(rest if rest > NOTHING else np.nan)
 
 
 @njit
@@ -460,7 +471,7 @@ def score_rows(
     centres: NDArray[np.float64],
     score: NDArray[np.float64],
     z: NDArray[np.float64],
-    histogram: NDArray[np.int64],
+    histogram: NDArray[np.integer],
     groups: NDArray[np.int64],
     group_sums: NDArray[np.int64],
 ) -> None:
@@ -498,7 +509,7 @@ def score_rows(
     cursor = np.empty(LONG + 1, np.uint32)
     places, values = np.empty(size.shape[1], np.uint32), np.empty(size.shape[1], np.int64)
     own = np.empty(width)
-    place = np.empty(width, np.int64)
+    place = np.empty(width, np.uint32)
     for i in order:
         code = codes[i]
         if code < 0 or totals[i] <= 0:
@@ -532,7 +543,9 @@ def score_rows(
             for j in range(1, width):
                 value = (own[j] - centre[j] - Z_MIN) * BINS_PER_Z
                 inside = min(max(value, 0.0), N_BINS - 1.0)
-                place[j] = int(inside) if value == value else N_BINS  # NaN is not itself
+                place[j] = np.uint32(
+                    inside if value == value else float(N_BINS)
+                )  # NaN is not itself
             bins = histogram[code, s, stratum]
             for j in range(1, width):
                 if place[j] < N_BINS:
