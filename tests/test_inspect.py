@@ -22,6 +22,7 @@ from scipy import sparse
 from senoscore import _columns
 from senoscore._scales import SCALES, GroupMatrix, Sample, classify
 from senoscore.errors import InputDataError
+from senoscore._columns import as_text
 from senoscore.inspect import Fact, Facts, inspect_file
 from senoscore.io.blocks import open_blocks
 from senoscore.io.h5 import MatrixHeader
@@ -811,3 +812,10 @@ def test_inspection_of_a_file_starts_without_the_heavy_libraries(data: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe", None, "text", 3, float("nan")])
+def test_texts_are_read_whatever_stands_among_them(odd: object) -> None:
+    values = np.array([b"CD8 T", odd, "\u03b3\u03b4".encode()], dtype=object)
+    shown = {b"\xff\xfe": "\ufffd\ufffd", None: "", "text": "text", 3: "3"}.get(odd, "")
+    assert as_text(values).tolist() == ["CD8 T", shown, "\u03b3\u03b4"]
