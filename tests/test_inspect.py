@@ -20,9 +20,9 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from senoscore import _columns
+from senoscore._columns import as_text
 from senoscore._scales import SCALES, GroupMatrix, Sample, classify
 from senoscore.errors import InputDataError
-from senoscore._columns import as_text
 from senoscore.inspect import Fact, Facts, inspect_file
 from senoscore.io.blocks import open_blocks
 from senoscore.io.h5 import MatrixHeader
