@@ -324,7 +324,9 @@ class Results:
     def stage_seconds(self) -> dict[str, float]:
         """Per stage inside one run of analyse; of stages run alone where the run does not say."""
         if inside := self.inside():
-            return {k: statistics.median(each[k] for each in inside) for k in inside[0]}
+            found = {k: statistics.median(each[k] for each in inside) for k in inside[0]}
+            rest = self.median("analyse 2") - sum(found.values())
+            return found | {"start, imports, exit": rest}
         return {k: self.found["stages"][k]["seconds"] for k in STAGES}
 
 
@@ -368,11 +370,6 @@ def page(results: Results, picture: str) -> str:
     whole = results.median("analyse 2")
     passes = [[k, number(v), f"{v / whole:.0%}", number(v / limit)] for k, v in each.items()]
     alone = not results.inside()
-    if not alone:
-        rest = whole - sum(each.values())
-        passes.append(
-            ["start, imports, exit", number(rest), f"{rest / whole:.0%}", number(rest / limit)]
-        )
     return f"""# Benchmarks
 
 {about["processor"]}, {about["cores"]} cores, {about["memory"]}; {about["system"]}; Python
