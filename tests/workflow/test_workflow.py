@@ -263,12 +263,12 @@ def test_memory_and_time_grow_with_the_input_and_the_attempt(tmp_path: Path) -> 
 
 # peaks (MB) of stages run alone in two threads on simulated cells with 2,506 genes each, 56 signatures
 PEAKS = {
-    "inspect": {100_000: 194, 400_000: 205},
-    "qc": {100_000: 777, 400_000: 1383},
-    "annotate": {100_000: 504, 400_000: 829},
-    "score": {100_000: 902, 400_000: 1121},
-    "call": {100_000: 947, 400_000: 1317},
-    "burden": {100_000: 453, 400_000: 779},
+    "inspect": {100_000: 191, 400_000: 204},
+    "qc": {100_000: 706, 400_000: 1150},
+    "annotate": {100_000: 487, 400_000: 812},
+    "score": {100_000: 811, 400_000: 1072},
+    "call": {100_000: 926, 400_000: 1318},
+    "burden": {100_000: 421, 400_000: 740},
     "report": {100_000: 617, 400_000: 1681},
 }
 
