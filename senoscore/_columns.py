@@ -79,7 +79,7 @@ def as_text(values: Any) -> NDArray[Any]:
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace").astype(object)
     if array.dtype.kind == "O":
-        with suppress(TypeError, UnicodeDecodeError):  # the usual case, in a third of the time
+        with suppress(TypeError, UnicodeDecodeError):  # the usual case: what h5py gives
             return np.array(list(map(bytes.decode, array.ravel().tolist())), dtype=object)
         return np.array(
             [

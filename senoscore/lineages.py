@@ -176,7 +176,7 @@ def normalise_label(label: str) -> str:
         text = _GLUED_T.sub(r"\1 t\2", text)
     if "cells" in text:
         text = _CELLS.sub("cell", text)
-    return " ".join(text.split()).strip(" /")
+    return text.strip(" /")
 
 
 @lru_cache(maxsize=65536)

@@ -47,7 +47,7 @@ class Reader:
     Parameters
     ----------
     path
-        The file it may look at until it is told what to do.
+        The file it may look at until it is told what to do; empty for none.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class Reader:
         It cannot be started here.
     """
 
-    def __init__(self, path: str | os.PathLike[str] = "") -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[1])
         try:

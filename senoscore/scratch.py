@@ -275,10 +275,10 @@ class Kept(UnitRows):
 # ---------------------------------------------------------------------- the other process
 
 
-def serve(descriptor: int, path: str = "") -> None:
+def serve(descriptor: int, path: str) -> None:
     """All that a `Reader` does: look at the file, and tell of each block where it was written.
 
-    `path`: what it will most likely be asked to look at.
+    `path`: what it will most likely be asked to look at, or nothing.
     """
     with socket.socket(fileno=descriptor) as line, contextlib.suppress(KeyboardInterrupt, OSError):
         seen = _glance(path)

@@ -164,18 +164,11 @@ class Panel:
     @classmethod
     def stack(cls, parts: Sequence[Panel], n_vars: int) -> Panel:
         """Panels of consecutive rows as one."""
-        if not parts:
-            nothing = np.zeros(0, np.uint8)
-            return cls(np.zeros(1, np.int64), nothing, nothing, n_vars)
-        ends = np.cumsum([0, *(len(part.data) for part in parts)])
-        return cls(
-            np.concatenate(
-                [[0], *(p.indptr[1:] + at for p, at in zip(parts, ends[:-1], strict=True))]
-            ).astype(np.int64),
-            np.concatenate([part.indices for part in parts]),
-            np.concatenate([part.data for part in parts]),
-            n_vars,
-        )
+        joined = _PanelParts(n_vars)
+        rows = np.cumsum([part.shape[0] for part in parts])
+        for part, n in zip(parts, rows, strict=True):
+            joined.append(part, max(n, 1) / max(rows[-1], 1))
+        return joined.whole()
 
     def __getitem__(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
         """Some rows by number, as the kernels take them."""

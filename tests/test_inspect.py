@@ -20,7 +20,6 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from senoscore import _columns
-from senoscore._columns import as_text
 from senoscore._scales import SCALES, GroupMatrix, Sample, classify
 from senoscore.errors import InputDataError
 from senoscore.inspect import Fact, Facts, inspect_file
@@ -818,4 +817,4 @@ def test_inspection_of_a_file_starts_without_the_heavy_libraries(data: Path) -> 
 def test_texts_are_read_whatever_stands_among_them(odd: object) -> None:
     values = np.array([b"CD8 T", odd, "\u03b3\u03b4".encode()], dtype=object)
     shown = {b"\xff\xfe": "\ufffd\ufffd", None: "", "text": "text", 3: "3"}.get(odd, "")
-    assert as_text(values).tolist() == ["CD8 T", shown, "\u03b3\u03b4"]
+    assert _columns.as_text(values).tolist() == ["CD8 T", shown, "\u03b3\u03b4"]

@@ -109,7 +109,7 @@ def test_what_is_damaged_is_said_in_the_same_words(tmp_path: Path) -> None:
     path.write_text("cells,genes")
     with pytest.raises(InputDataError) as alone:
         inspect_file(path)
-    for other in (Reader(), Reader(path)):
+    for other in (Reader(""), Reader(path)):
         other.begin(Job(str(path), {}, 16, 1), tmp_path)
         with pytest.raises(InputDataError) as found:
             other.facts()
@@ -122,7 +122,7 @@ def test_what_is_known_better_is_told(tmp_path: Path, looks_first: bool) -> None
     adata = ad.AnnData(counts(), layers={"mine": counts(seed=1)})
     path = tmp_path / "a.h5ad"
     adata.write_h5ad(path)
-    other = Reader(path) if looks_first else Reader()
+    other = Reader(path) if looks_first else Reader("")
     other.begin(Job(str(path), {"counts": "layers/mine"}, 200, 1), tmp_path)
     assert other.facts() == inspect_file(path, overrides={"counts": "layers/mine"})
     with (
@@ -138,7 +138,7 @@ def test_what_is_no_counts_is_not_read(tmp_path: Path) -> None:
     x = counts()
     x.data = np.log1p(x.data)
     path = stored(tmp_path, x)
-    other = Reader()
+    other = Reader("")
     other.begin(Job(str(path), {}, 16, 1), tmp_path)
     assert other.facts().counts.value is None
     assert list(other.units()) == []
@@ -209,7 +209,7 @@ def test_the_end_of_the_process_is_noticed(tmp_path: Path) -> None:
     with open_blocks(path) as plain, handed(path) as (kept, other):
         other._process.kill()  # wherever it is
         same(plain.iter_blocks(block_size=16), kept.iter_blocks(block_size=16))
-    other = Reader()
+    other = Reader("")
     other._process.kill()  # before it was told anything
     other._process.wait()
     other.begin(Job(str(path), {}, 16, 1), tmp_path)
@@ -234,7 +234,7 @@ def test_a_full_disk_costs_time_and_nothing_else(
 
 def test_it_ends_when_nobody_listens(tmp_path: Path) -> None:
     path = stored(tmp_path, counts(n_obs=2000))
-    waiting, working = Reader(), Reader()
+    waiting, working = Reader(""), Reader("")
     with (tmp_path / "rows").open("wb") as file:
         message = reader.pickle.dumps(Job(str(path), {}, 1, 1))
         socket.send_fds(working._socket, [message], [file.fileno()])

@@ -62,6 +62,21 @@ def test_parts_that_are_appended_are_those_joined(share: float) -> None:
         np.testing.assert_array_equal(growing.whole(), joined)
 
 
+@pytest.mark.parametrize("cuts", [[], [0], [2, 2], [0, 6]])  # a shard may be without rows
+def test_panels_of_shards_are_the_panel_of_all(cuts: list[int]) -> None:
+    dense = np.random.default_rng(0).poisson(0.7, (6, 40)).astype(np.float32)
+    dense[3, 5] = 300  # takes more bytes than the rows before
+
+    def panel(rows: np.ndarray) -> Panel:
+        some = sparse.csr_matrix(rows)
+        return Panel(some.indptr.astype(np.int64), compact(some.indices), compact(some.data), 40)
+
+    joined = Panel.stack([panel(rows) for rows in np.split(dense, cuts)], 40)
+    np.testing.assert_array_equal(joined.columns().toarray(), dense)
+    assert (joined.shape, joined.data.dtype) == ((6, 40), np.uint16)
+    assert Panel.stack([], 40).shape == (0, 40)
+
+
 def values_of(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
     """Values above zero, but for the logged ones, of which some are below."""
     counts = rng.poisson(2, n).astype(np.float64)

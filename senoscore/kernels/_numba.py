@@ -43,10 +43,10 @@ class _ForgivingCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What is kept for these types, None if nothing is.
 
-        numba would first load all that it can compile, half a second of work: here that waits until
-        something is to be compiled, when numba does it again.
+        numba would first load all that it can compile, half a second of work. That waits until
+        something is compiled, when numba does it anyway; kept code needs no more than memory.
         """
-        rtsys.initialize(target_context)
+        rtsys.initialize(target_context)  # what kernels take memory from
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
