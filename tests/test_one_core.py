@@ -69,6 +69,17 @@ def test_a_run_with_one_thread_starts_no_other(
             assert one.read_bytes() == path.read_bytes()
 
 
+def test_a_large_file_is_written_with_one_thread_by_no_other(
+    tmp_path: Path, started: list[str]
+) -> None:
+    large = ad.AnnData(np.random.default_rng(0).normal(size=(3000, 400)).astype(np.float32))
+    write_h5ad(large, tmp_path / "one.h5ad")
+    assert started == []
+    write_h5ad(large, tmp_path / "two.h5ad", threads=2)
+    assert started  # it is large enough for threads
+    assert (tmp_path / "one.h5ad").read_bytes() == (tmp_path / "two.h5ad").read_bytes()
+
+
 def test_a_simulation_with_one_thread_starts_no_other(tmp_path: Path, started: list[str]) -> None:
     simulate_to(tmp_path / "a.h5ad", 300, 1500, threads=1)
     assert started == []
