@@ -78,7 +78,7 @@ def _analyse(args: argparse.Namespace) -> int:
     from senoscore.reader import started
 
     _exists(args.file)
-    console.settle_process()
+    console.settle_process(args.threads)
     out = Path(args.out)
     with started(args.file, args.threads) as reader:  # it loads what it needs while we do
         settings = _settings(args)
@@ -212,7 +212,7 @@ def _stage(args: argparse.Namespace) -> int:
     from senoscore.pipeline import run_stage
 
     _exists(args.source)
-    console.settle_process()
+    console.settle_process(args.threads)
     folder = Path(args.dir)
     part = "" if args.shard is None else f" {args.shard[0]}/{args.shard[1]}"
     with console.job(f"{folder.name}: {args.name}{part}", folder):
@@ -457,7 +457,7 @@ senoscore summary results pbmc tumour"""
 def _threads(parser: argparse.ArgumentParser, default: int = 1) -> None:
     parser.add_argument(
         "--threads", type=_positive, default=default, metavar="N",
-        help=f"threads (default: {default}); no result depends on it",
+        help=f"threads, each keeps one core busy (default: {default}); no result depends on it",
     )  # fmt: skip
 
 

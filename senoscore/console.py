@@ -89,8 +89,8 @@ def _facts(folder: Path) -> list[str]:
     return found
 
 
-def settle_process() -> None:
-    """For a command that computes and ends: how it treats memory, and hands on Python's lock.
+def settle_process(threads: int = 1) -> None:
+    """For a command that computes and ends: its cores, how it treats memory and hands on Python's lock.
 
     Memory that was freed is kept: blocks of rows come and go, and memory asked of the system anew
     must be cleared first. What Python makes here is mostly needed to the end, so it need not be looked
@@ -100,6 +100,11 @@ def settle_process() -> None:
     import ctypes
     import gc
 
+    # linear algebra would take every core, and its sums may depend on how many; what other packages
+    # start takes what the command was given
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
     # numpy would ask for pages of 2 MB, cleared whole for arrays that are mostly not written to
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     sys.setswitchinterval(1e-3)  # threads that decode wait for the one that loads modules

@@ -14,9 +14,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -28,6 +29,7 @@ from scipy import sparse
 from senoscore import keys
 from senoscore.errors import ConfigError, InputDataError, SenoscoreError, SenoscoreWarning
 from senoscore.inspect import Facts, inspect_file
+from senoscore.io._workers import workers
 from senoscore.io.artefacts import (
     read_npz,
     sha256_file,
@@ -188,7 +190,8 @@ def analyse(
     settings
         Nested mapping of what differs from the defaults, e.g. ``{"call": {"fdr": 0.1}}``.
     threads, block_size
-        How, not what: no result depends on them.
+        How, not what: no result depends on them. One thread keeps to one core: nothing is read ahead
+        or written beside the work.
     report
         Also write ``report.html`` (needs `out`).
     progress
@@ -223,7 +226,7 @@ def analyse(
             run.begin()
             if chosen.score.reference is None:  # else it brings its own
                 _chosen_signatures(run)  # refused now, not after hours of work
-            run.once("sha256", run.hash_source)  # while the first stages keep one core busy
+            run.once("sha256", run.hash_source)  # with threads, beside the first stages
             for stage in _STAGE_FUNCTIONS:
                 if stage == "report" and not (report and out is not None):
                     continue
@@ -262,9 +265,13 @@ class _Run:
     progress: bool = False
     known: dict[str, Any] | None = None
     reader: Reader | None = None
-    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     waiting: list[Future[object]] = field(default_factory=list)
     open: ExitStack = field(default_factory=ExitStack)
+
+    @cached_property
+    def background(self) -> Executor:
+        """What does beside the stages what they need not wait for; in turn if there is one thread."""
+        return workers(self.threads, n=2)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -386,11 +393,11 @@ class _Run:
         self.later(write_npz, arrays, self.path(shard_file(stage, self.shard)), compress=False)
 
     def later(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Do it beside what follows; `finish` waits for it."""
+        """Do it beside what follows, with one thread before it; `finish` waits, and raises errors."""
         self.waiting.append(self.background.submit(function, *args, **kwargs))
 
     def beside(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Callable[[], T]:
-        """A call that gives the result; with several threads it is worked out meanwhile."""
+        """A call that gives the result; with several threads it is worked out meanwhile, else then."""
         if self.threads > 1:
             return self.background.submit(function, *args, **kwargs).result
         return lambda: function(*args, **kwargs)
@@ -400,14 +407,12 @@ class _Run:
         while self.waiting:
             self.waiting.pop(0).result()
 
-    def hash_source(self) -> Future[str]:
-        """The sha256 of the file, worked out meanwhile; empty for what is no file."""
+    def hash_source(self) -> Callable[[], str]:
+        """Gives the sha256 of the file; empty for what is no file."""
         path = Path(self.source) if isinstance(self.source, (str, Path)) else None
         if path is None or not path.is_file():
-            nothing: Future[str] = Future()
-            nothing.set_result("")
-            return nothing
-        return self.background.submit(sha256_file, path)
+            return str
+        return self.beside(sha256_file, path)
 
     def rows(self, n: int) -> tuple[int, int] | None:
         if self.shard is None:
@@ -1032,7 +1037,12 @@ def _judge(run: _Run, data: Input, state: _Scoring, scores: _Scores) -> _Judged:
 
 
 def _vouch(
-    run: _Run, data: Input, state: _Scoring, scores: _Scores, judged: _Judged, hashed: Future[str]
+    run: _Run,
+    data: Input,
+    state: _Scoring,
+    scores: _Scores,
+    judged: _Judged,
+    hashed: Callable[[], str],
 ) -> None:
     """What nothing waits for: how far the calls can be trusted, and the artefact that says it all."""
     from senoscore import calling, certificate, citeseq
@@ -1063,7 +1073,7 @@ def _vouch(
     state.sample = Panel.stack([], state.sample.n_vars)
     _give_back_memory()
     adata = _score_space(
-        run, data, state, scores.matched, judged.obs, judged.calls, calibration, hashed.result()
+        run, data, state, scores.matched, judged.obs, judged.calls, calibration, hashed()
     )
     if len(certified):
         adata.uns[keys.UNS]["certificate"] = certified

@@ -133,7 +133,7 @@ class Kept(UnitRows):
         reader, self._reader = self._reader, None
         if reader is not None:
             return self._by_other(reader, block_size, threads)
-        return self._filling(self._read_source(first, last, block_size, threads))
+        return self._filling(self._read_source(first, last, block_size, threads), threads)
 
     def _read_source(
         self, first: int, last: int, block_size: int, threads: int
@@ -142,11 +142,11 @@ class Kept(UnitRows):
 
     # ------------------------------------------------------------------ the first time
 
-    def _filling(self, blocks: Iterator[CsrBlock]) -> Iterator[CsrBlock]:
+    def _filling(self, blocks: Iterator[CsrBlock], threads: int) -> Iterator[CsrBlock]:
         waiting: deque[Future[None]] = deque()
         failed = False
         self._drop()
-        with _Pool(1) as pool:  # one thread: blocks are written in order
+        with _Pool(threads, n=1) as pool:  # not more: blocks are written in order
             for block in blocks:
                 if not failed:
                     waiting.append(pool.submit(self._keep, block))
@@ -202,7 +202,7 @@ class Kept(UnitRows):
         at = 0
         try:
             with _Pool(threads) as pool:
-                units = _in_order(self._hand_on(reader, pool), self._ahead(threads))
+                units = _in_order(pool, self._hand_on(reader, pool), self._ahead(threads))
                 for block in _recut(units, 0, self.n_obs, block_size):
                     at = block.start + block.n_obs
                     yield block

@@ -49,6 +49,7 @@ from senoscore._planted import (
     read_universe,
 )
 from senoscore.errors import SenoscoreError
+from senoscore.io._workers import workers
 from senoscore.keys import LINEAGES
 
 if TYPE_CHECKING:
@@ -876,7 +877,7 @@ class _Values:
             )
             for name, dtype in (("data", np.float32), ("indices", np.int32))
         ]
-        self.pool = ThreadPoolExecutor(max(1, threads))
+        self.pool = workers(threads)
         self.limit = 2 * max(1, threads)
         self.waiting: deque[tuple[Future[bytes], ...]] = deque()
         self.rest: list[tuple[NDArray[Any], ...]] = []

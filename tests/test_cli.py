@@ -37,7 +37,7 @@ def as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     logger, show = logging.getLogger("senoscore"), warnings.showwarning
     handlers, level = logger.handlers[:], logger.level
-    monkeypatch.setattr(cli.console, "settle_process", lambda: None)
+    monkeypatch.setattr(cli.console, "settle_process", lambda threads: None)
     yield
     logger.handlers[:], warnings.showwarning = handlers, show
     logger.setLevel(level)

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple, Self
 
@@ -33,6 +33,7 @@ from senoscore.io._canonical import (
     sparse_to_block,
 )
 from senoscore.io._chunks import DamagedError, Table, Vector
+from senoscore.io._workers import workers
 from senoscore.io.h5 import MatrixHeader, check_number_type, show
 
 # one task of a thread: small enough to stay in cache while it is checked
@@ -90,14 +91,15 @@ class RowBlocks:
         threads: int = 1,
         rows: tuple[int, int] | None = None,
     ) -> Iterator[CsrBlock]:
-        """The rows in order, `block_size` at a time; the next blocks are decoded meanwhile.
+        """The rows in order, `block_size` at a time; threads decode the next blocks meanwhile.
 
         Parameters
         ----------
         block_size
             Rows per block (the last may have fewer). The content does not depend on it.
         threads
-            Threads that read and decode, beside the caller's own.
+            With 1 each block is read and decoded in the caller's own thread when it is asked for;
+            with more, so many do that beside it.
         rows
             Only rows ``rows[0] <= i < rows[1]``. Others are not decoded, but for those that share
             a stored chunk.
@@ -158,10 +160,11 @@ class LentRows(RowBlocks):
 
 
 class _Pool:
-    """Threads that are gone, and their queue with them, when the reader stops early."""
+    """Workers that are gone, and their queue with them, when the reader stops early."""
 
-    def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="senoscore-io")
+    def __init__(self, threads: int, n: int | None = None) -> None:
+        self._executor = workers(threads, n=n, name="senoscore-io")
+        self.works_ahead = threads > 1
 
     def submit(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
         return self._executor.submit(task, *args)
@@ -174,19 +177,20 @@ class _Pool:
 
 
 def _in_order(
-    plans: Iterator[tuple[int, Future[CsrBlock]]], at_least: int = 2
+    pool: _Pool, plans: Iterator[tuple[int, Future[CsrBlock]]], at_least: int = 2
 ) -> Iterator[CsrBlock]:
     """Results in the order planned; `plans` queues work when advanced, with its size in bytes.
 
-    `at_least` results are under way at any time, and more while they are small.
+    `at_least` results are under way at any time, and more while they are small; one after the
+    other where `pool` does its work in turn.
     """
+    room = _AHEAD_BYTES if pool.works_ahead else 0
+    at_least = at_least if pool.works_ahead else 1
     pending: deque[tuple[int, Future[CsrBlock]]] = deque()
     ahead = 0
     exhausted = False
     while True:
-        while not exhausted and (
-            len(pending) < at_least or (ahead < _AHEAD_BYTES and len(pending) < 64)
-        ):
+        while not exhausted and (len(pending) < at_least or (ahead < room and len(pending) < 64)):
             plan = next(plans, None)
             if plan is None:
                 exhausted = True
@@ -248,7 +252,7 @@ class CsrRows(RowBlocks):
         with _Pool(threads) as pool:
             starts = range(first, last, block_size)
             plans = (self._plan(pool, shared, indptr, a, min(a + block_size, last)) for a in starts)
-            yield from _in_order(plans)
+            yield from _in_order(pool, plans)
 
     def _plan(
         self,
@@ -468,7 +472,7 @@ class UnitRows(RowBlocks):
                 (self._unit_bytes(a, b), pool.submit(self._guarded, a, b))
                 for a, b in self._units(first, last, block_size)
             )
-            yield from _recut(_in_order(plans, self._ahead(threads)), first, last, block_size)
+            yield from _recut(_in_order(pool, plans, self._ahead(threads)), first, last, block_size)
 
 
 def _recut(units: Iterator[CsrBlock], first: int, last: int, size: int) -> Iterator[CsrBlock]:

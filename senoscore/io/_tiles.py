@@ -11,7 +11,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from senoscore.errors import InputDataError
 from senoscore.io._canonical import check_indices, first_bad
 from senoscore.io._chunks import DamagedError, Vector
+from senoscore.io._workers import workers
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -185,14 +185,14 @@ def transpose(source: CscSource, first: int, last: int, *, memory: int, threads:
     `memory` bounds the tiles held and those in the making, as far as stored chunks allow.
     """
     store = TileStore(first, last, source.dtype, memory)
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="senoscore-csc")
+    executor = workers(threads, name="senoscore-csc")
+
+    def one(group: tuple[int, int]) -> None:
+        _transpose_group(source, store, first, last, *group)
+
     try:
-        tasks = [
-            executor.submit(_transpose_group, source, store, first, last, a, b)
-            for a, b in _column_groups(source, memory, threads)
-        ]
-        for task in tasks:
-            task.result()
+        for _ in executor.map(one, _column_groups(source, memory, threads)):
+            pass
     except BaseException:
         executor.shutdown(wait=True, cancel_futures=True)
         store.close()

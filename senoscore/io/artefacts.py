@@ -14,7 +14,6 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from senoscore.errors import ConfigError, InputDataError
+from senoscore.io._workers import workers
 from senoscore.io.h5 import show, show_path
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _write_deflated(
         return isal_zlib.compress(chunk, 1)
 
     starts = range(0, len(values), rows)
-    with ThreadPoolExecutor(threads) as pool:
+    with workers(threads) as pool:
         for start, chunk in zip(starts, pool.map(deflated, starts), strict=True):
             made.id.write_direct_chunk((start, *(0,) * (values.ndim - 1)), chunk)
     return made

@@ -2,7 +2,8 @@
 
 Everything that computes on expression values reads them here: one function, :func:`open_blocks`,
 for files, zarr stores and objects in memory. Blocks come in row order, are decoded ahead of the
-consumer by threads, and are the same for any block size and any number of threads.
+consumer by threads (by one: when they are asked for), and are the same for any block size and any
+number of threads.
 """
 
 from __future__ import annotations

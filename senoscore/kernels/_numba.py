@@ -26,8 +26,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
 from numba.core.runtime.nrt import rtsys
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -71,6 +74,25 @@ def njit(func: Callable[P, R]) -> Callable[P, R]:
     with suppress(RuntimeError):
         dispatcher._cache = _ForgivingCache(func)  # type: ignore[no-untyped-call]
     return cast("Callable[P, R]", dispatcher)
+
+
+def _fetch(typing: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = context.make_array(signature.args[0])(context, builder, args[0])
+        place = builder.bitcast(builder.gep(values.data, [args[1]]), cgutils.voidptr_t)
+        number = cgutils.int32_t
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        # to be read; into the second cache, for the first is full of tables; data, not code
+        builder.call(prefetch, [place, number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+#: ``fetch(array, index)`` in a kernel: have that value's line of memory brought nearer meanwhile. The
+#: index may lie outside the array. It changes no result, so that kernels of any file may use it.
+fetch = cast("Callable[[NDArray[Any], Any], None]", intrinsic(_fetch))
 
 
 def over_rows(

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from senoscore.errors import InputDataError
-from senoscore.kernels._numba import njit, over_rows
+from senoscore.kernels._numba import fetch, njit, over_rows
 from senoscore.kernels.sets import (
     SetIndex,
     check_rows,
@@ -102,17 +102,17 @@ def _highest(values: NDArray[Any]) -> int:
 
 
 @njit
-def _whole_counts(row: NDArray[Any], whole: NDArray[np.int32]) -> int:
+def _whole_counts(row: NDArray[Any], whole: NDArray[np.uint16]) -> int:
     """A row of values from 0 to N_BINS - 1 as integers, and the highest; -1 if not all are whole."""
     # two loops without branches or sums, so that many values are done at a time
     none = np.int32(N_BINS)
     for j in range(len(row)):
         count = np.int32(row[j])
-        whole[j] = count if row.dtype.type(count) == row[j] else none
-    top = np.int32(0)
+        whole[j] = np.uint16(count if row.dtype.type(count) == row[j] else none)
+    top = np.uint16(0)
     for j in range(len(row)):
         top = max(top, whole[j])
-    return top if top < N_BINS else -1  # type: ignore[return-value]
+    return int(top) if top < N_BINS else -1
 
 
 @njit
@@ -121,7 +121,7 @@ def _rank_counts(
     bits: NDArray[Any],
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
-    whole: NDArray[np.int32],
+    whole: NDArray[np.uint16],
     bins: NDArray[np.int32],
     above: NDArray[np.int32],
     hits: NDArray[np.int32],
@@ -146,6 +146,9 @@ def _rank_counts(
     start = np.uint64(0)
     # four histograms in turns: most counts are 1, and one addition to a bin waits for the last
     while start + np.uint64(4) <= n:
+        if start % np.uint64(16) == 0:  # the row that follows, one line of memory at a time
+            fetch(columns, n + start)
+            fetch(row, n + start)
         for lane in range(4):
             j = start + np.uint64(lane)
             bins[np.uint64(lane) * _LANE + np.uint64(whole[j])] += 1
@@ -248,7 +251,7 @@ def _rank_row(
     columns: NDArray[np.uint32],
     marked: NDArray[np.uint8],
     n_vars: int,
-    whole: NDArray[np.int32],
+    whole: NDArray[np.uint16],
     bins: NDArray[np.int32],
     above: NDArray[np.int32],
     hits: NDArray[np.int32],
@@ -272,6 +275,31 @@ def _rank_row(
     return _rank_any(
         bits, columns, marked, n_vars, hits, higher, equal, keys, values, places, counts
     )
+
+
+@njit
+def _add_gains(
+    gains: NDArray[np.int64],
+    slots: NDArray[np.int32],
+    n: int,
+    first: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    credit: NDArray[np.int64],
+) -> None:
+    """Add what each of n genes gained to the sets it is in; `gains` and `slots` are used up.
+
+    The first set of all genes, then the second of those that have one, and so on: in how many sets
+    the next gene is cannot be predicted.
+    """
+    level = 0
+    while n > 0:
+        left = 0
+        for k in range(n):
+            entry, end = first[slots[k]] + level, first[slots[k] + 1]
+            credit[owner[entry]] += gains[k]
+            gains[left], slots[left] = gains[k], slots[k]
+            left += entry + 1 < end
+        n, level = left, level + 1
 
 
 @njit
@@ -304,7 +332,7 @@ def _ucell_rows(
     stray: NDArray[np.bool_],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)
-    whole = np.empty(longest, np.int32)
+    whole = np.empty(longest, np.uint16)
     bins = np.zeros(4 * np.int64(_LANE), np.int32)
     above = np.empty(N_BINS + 1, np.int32)
     hits = np.empty(longest + 1, np.int32)
@@ -314,6 +342,8 @@ def _ucell_rows(
     values = np.empty(2 * longest + 2, np.int64)
     places = np.empty(longest, np.uint32)
     counts = np.empty(2 * longest + 2, np.int64)
+    gains = np.empty(longest + 1, np.int64)
+    slots = np.empty(longest + 1, np.int32)
     # half ranks below max_rank, summed over an arm's genes
     credit = np.empty(len(n_found), np.int64)
     for i in range(first_row, last_row):
@@ -325,20 +355,18 @@ def _ucell_rows(
             data[row], bits[row], columns[row], marked, n_vars,
             whole, bins, above, hits, higher, equal, keys, values, places, counts,
         )  # fmt: skip
-        credit[:] = 0
-        for k in range(n_hits):
-            gain = max(2 * max_rank - (2 * higher[k] + equal[k] + 1), 0)
-            s = slot[columns[indptr[i] + hits[k]]]
-            for m in range(first[s], first[s + 1]):
-                credit[arm[m]] += gain
+        gain_zero = 0
         if n_below > 0:  # only then is a zero more than "not detected", and has a rank
             n_zero = n_vars - n_above - n_below
-            gain = max(2 * max_rank - (2 * n_above + n_zero + 1), 0)
-            credit += gain * n_found
-            for k in range(n_hits):
-                s = slot[columns[indptr[i] + hits[k]]]
-                for m in range(first[s], first[s + 1]):
-                    credit[arm[m]] -= gain
+            gain_zero = max(2 * max_rank - (2 * n_above + n_zero + 1), 0)
+        # what a gene at zero gets; those that are not zero get the rest below
+        for s in range(len(n_found)):
+            credit[s] = gain_zero * n_found[s]
+        for k in range(n_hits):
+            gain = max(2 * max_rank - (2 * higher[k] + equal[k] + 1), 0)
+            gains[k] = gain - gain_zero
+            slots[k] = slot[columns[indptr[i] + hits[k]]]
+        _add_gains(gains, slots, n_hits, first, arm, credit)
         for s in range(len(n_found) // 2):
             up, down = 2 * s, 2 * s + 1
             score = np.nan
@@ -500,7 +528,7 @@ def _aucell_rows(
     stray: NDArray[np.bool_],
 ) -> None:
     longest = _longest(indptr, first_row, last_row)
-    whole = np.empty(longest, np.int32)
+    whole = np.empty(longest, np.uint16)
     bins = np.zeros(4 * np.int64(_LANE), np.int32)
     above = np.empty(N_BINS + 1, np.int32)
     hits = np.empty(longest + 1, np.int32)
@@ -511,6 +539,8 @@ def _aucell_rows(
     values = np.empty(2 * longest + 2, np.int64)
     places = np.empty(longest, np.uint32)
     counts = np.empty(2 * longest + 2, np.int64)
+    gains = np.empty(longest + 1, np.int64)
+    slots = np.empty(longest + 1, np.int32)
     credit = np.empty(len(n_found), np.int64)
     width = bits.itemsize
     for i in range(first_row, last_row):
@@ -532,13 +562,11 @@ def _aucell_rows(
         for s in range(len(n_found)):
             credit[s] = gain_zero * n_found[s]
         for k in range(n_hits):
-            if in_order:
-                gain = _credit(higher[k] + earlier[k], 1, n_up)
-            else:
-                gain = _credit(higher[k], equal[k], n_up) - gain_zero
-            s = slot[columns[indptr[i] + hits[k]]]
-            for m in range(first[s], first[s + 1]):
-                credit[owner[m]] += gain
+            before = earlier[k] if in_order else 0
+            gain = _credit(higher[k] + before, 1 if in_order else equal[k], n_up)
+            gains[k] = gain - gain_zero
+            slots[k] = slot[columns[indptr[i] + hits[k]]]
+        _add_gains(gains, slots, n_hits, first, owner, credit)
         if in_order and n_above < n_up:
             # walk the signature genes and the row's values together, in the order of columns
             j = indptr[i]
