@@ -750,7 +750,8 @@ def t_cells(adata: AnnData, state: str | None = None) -> pd.DataFrame:
         for c in (keys.OBS_T_STATE, keys.OBS_T_STATE_RULE, "t_substate", keys.OBS_T_SUBSET)
         if c in adata.obs
     ]
-    frame = adata.obs[columns].join(adata.obsm[keys.OBSM_T_AXES])
+    # side by side, not joined by name: cells of several samples may share theirs
+    frame = pd.concat([adata.obs[columns], adata.obsm[keys.OBSM_T_AXES]], axis=1)
     frame = frame[frame[keys.OBS_T_STATE].notna()]
     if state is None:
         return frame

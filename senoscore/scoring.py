@@ -514,7 +514,8 @@ def score(
     valid, not measured, or the cell expresses none of the genes involved):
     ``obsm["senoscore_score"]``: d, or the method's score. For ``matched`` also
     ``obsm["senoscore_z"]``, ``["senoscore_pvalue"]`` (0-1), ``["senoscore_padj"]`` (0-1) and
-    ``["senoscore_powered"]`` (bool: at this depth the programme would have been seen).
+    ``["senoscore_powered"]`` (would the programme have been seen at this depth: 0 no, 1 yes, 2 yes,
+    but the cell is in a shallow stratum). The other methods remove these four.
     ``uns["senoscore"]["signatures"]``: DataFrame with genes found, coverage, and reasons.
 
     Raises
@@ -580,6 +581,9 @@ def score(
                 block_size=block_size,
             )
             tables = {keys.OBSM_SCORE: values}
+            # of an earlier call, with other scores or signatures: nothing may take them for these
+            for key in (keys.OBSM_Z, keys.OBSM_PVALUE, keys.OBSM_PADJ, keys.OBSM_POWERED):
+                target.obsm.pop(key, None)
     for name, row in prepared.var.iterrows():
         if row["reason"]:
             warnings.warn(

@@ -124,6 +124,30 @@ def test_input_is_not_changed_but_for_the_named_fields(pbmc: ad.AnnData) -> None
     assert list(work.obsm["senoscore_z"]) == list(SETS)
 
 
+def test_scores_without_p_values_leave_none_of_an_earlier_call() -> None:
+    cohort = simulate(n_cells=300, n_genes=3000, seed=2)
+    sn.pp.lineages(cohort)
+    sn.tl.score(cohort)
+    sn.tl.score(cohort, ["t_senescence"], method="ucell")
+    assert [k for k in cohort.obsm if k.startswith("senoscore")] == ["senoscore_score"]
+    with pytest.raises(InputDataError, match="with method='matched' first"):
+        sn.tl.call(cohort)
+
+
+def test_the_table_of_t_cells_has_a_row_per_cell_whatever_the_names() -> None:
+    cohort = simulate(n_cells=600, n_genes=4000, seed=1)
+    cohort.obs_names = [f"cell{i // 2}" for i in range(cohort.n_obs)]  # two samples' barcodes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = sn.analyse(cohort)
+    is_t = s.obs["t_state"].notna().to_numpy()
+    table = sn.get.t_cells(s)
+    assert list(table.index) == list(s.obs_names[is_t])
+    np.testing.assert_array_equal(
+        table[list(sn.keys.AXES)], s.obsm["t_axes"].loc[is_t], strict=True
+    )
+
+
 def test_steps_one_by_one_give_what_analyse_gives() -> None:
     cohort = simulate(n_cells=1200, n_genes=6000, seed=5)
     whole = sn.analyse(cohort)
