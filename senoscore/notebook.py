@@ -338,7 +338,7 @@ def burden(
         raise InputDataError(
             f"obs has no column '{donor_key}'; it has {', '.join(map(str, adata.obs.columns))}"
         )
-    z = adata.obsm[keys.OBSM_Z] if keys.OBSM_Z in adata.obsm else adata.to_df()
+    z = scores_df(adata, "z")
     obs = adata.obs
     if keys.OBS_QC_PASS not in obs:
         obs = obs.assign(**{keys.OBS_QC_PASS: True})
@@ -710,12 +710,11 @@ def scores_df(
     key = f"senoscore_{what}"
     if key in adata.obsm:
         frame = adata.obsm[key]
-    elif what == "z" and keys.UNS in adata.uns:
-        frame = adata.to_df()
-    elif what in adata.layers:
-        frame = adata.to_df(layer=what)
+    elif keys.in_score_space(adata) and (what == "z" or what in adata.layers):
+        frame = adata.to_df(layer=None if what == "z" else what)
     else:
-        raise InputDataError(f"no {what} here: run senoscore.tl.score(adata) first")
+        how = "" if what == "score" else " with method='matched'"
+        raise InputDataError(f"no {what} here: run senoscore.tl.score(adata){how} first")
     if signatures is None:
         return frame.copy()
     wanted = [signatures] if isinstance(signatures, str) else list(signatures)
