@@ -54,4 +54,4 @@ UNSEEN, SEEN, SHALLOW = 0, 1, 2
 
 def in_score_space(adata: AnnData) -> bool:
     """Whether the columns are signatures, as `senoscore.analyse` gives them, and not genes."""
-    return UNS in adata.uns and "coverage" in adata.var
+    return "facts" in adata.uns.get(UNS, {})  # the provenance of a run

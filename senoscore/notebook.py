@@ -476,6 +476,7 @@ def compare(
     passed = np.ones(len(obs), bool)
     if keys.OBS_QC_PASS in obs:
         passed = obs[keys.OBS_QC_PASS].to_numpy(bool)
+    design.warn_unread(obs, age)
     plan = design.make_plan(
         obs,
         donor=donors.donor_names(names, len(obs)),
