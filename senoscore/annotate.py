@@ -135,7 +135,10 @@ def warn_unmapped(table: pd.DataFrame) -> None:
     """Say which labels name no single lineage: their cells are not scored."""
     lost = table[table["source"].isin(["ambiguous", "unmapped"])]
     if len(lost):
-        named = ", ".join(f"'{row.label}' ({row.n_cells})" for row in lost.head(5).itertuples())
+        named = ", ".join(
+            f"'{row.label or row.fine_label or row.ontology or 'none'}' ({row.n_cells})"
+            for row in lost.head(5).itertuples()
+        )
         more = " and others" if len(lost) > 5 else ""
         warnings.warn(
             f"{int(lost['n_cells'].sum())} cells have a label that names no single lineage and "

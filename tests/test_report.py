@@ -140,6 +140,21 @@ def test_the_states_are_counted_right(s: Any, page: Page) -> None:
         assert number(row["passed quality control"]) == int((good["t_state"] == row["state"]).sum())
 
 
+def test_subsets_of_t_cells_are_the_same_wherever_they_stand(tmp_path: Path) -> None:
+    s = score_space.make(200)
+    # the label says no more than "T cell"; the genes of the cells do
+    is_t = (s.obs["lineage"] == "T").to_numpy()
+    s.obs["lineage_subset"] = pd.Categorical(
+        np.where(is_t, "T", s.obs["lineage_subset"].astype(object))
+    )
+    page = report(s, tmp_path / "x", figures=False)
+    told = next(r for r in page.tables["lineages/Lineages"] if r["lineage"] == "T cells")
+    counts = s.obs.loc[is_t, "t_subset"].value_counts()
+    assert dict(part.rsplit(" ", 1) for part in told["subsets (cells)"].split(", ")) == {
+        name: str(n) for name, n in counts.items()
+    }
+
+
 def test_cells_without_a_lineage_are_counted_apart(tmp_path: Path) -> None:
     s = score_space.make(200)
     lost = np.arange(200) % 10 == 0

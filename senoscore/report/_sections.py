@@ -164,6 +164,9 @@ def _sample_key(found: Artefacts) -> str | None:
 
 def lineages_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     lineage, subset = found.obs(keys.OBS_LINEAGE), found.obs(keys.OBS_LINEAGE_SUBSET)
+    # of T cells what their genes resolve where the label leaves it open, as in the sections on T cells
+    t_subset = found.obs(keys.OBS_T_SUBSET)
+    subset = np.where([name is None for name in t_subset], subset, t_subset)
     source = found.obs(keys.OBS_LINEAGE_SOURCE)
     rows = []
     for name in keys.LINEAGES:
