@@ -971,6 +971,13 @@ def _p_values(run: _Run, data: Input, state: _Scoring) -> _Scores:
     histogram, group_sums = _summed(parts, "histogram"), _summed(parts, "group_sums")
     plan = state.plan(parts)
     scoring.note_unscored(state.prepared, plan.usable, plan)
+    if not plan.usable.any():
+        warnings.warn(
+            f"{_shown(run.source)}: no signature could be scored, so that no cell is called; "
+            "coverage.tsv says why for each",
+            SenoscoreWarning,
+            stacklevel=2,
+        )
     _same_reference(state.reference, parts)
     pooled = donors.pooled_table(
         state.group_table, group_sums,

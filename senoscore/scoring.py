@@ -46,6 +46,8 @@ SAMPLE_PER_LINEAGE = 1000
 # over a million cells needs ten calls.
 NULL_CELLS = 10_000
 
+_NOWHERE = "no cell of a lineage it is valid in"
+
 KINDS: dict[str, tuple[int, float]] = {
     "counts": (COUNTS, np.e),
     "fractional_counts": (COUNTS, np.e),
@@ -242,7 +244,7 @@ def note_unscored(prepared: Prepared, usable: NDArray[np.bool_], plan: Plan | No
         if prepared.var.loc[name, "status"] != "scored" or usable[:, s].any():
             continue
         prepared.var.loc[name, "status"] = "not scored"
-        prepared.var.loc[name, "reason"] = told[s] or "no cell of a lineage it is valid in"
+        prepared.var.loc[name, "reason"] = told[s] or _NOWHERE
 
 
 def require_scored(prepared: Prepared, signature: str) -> None:
@@ -584,11 +586,8 @@ def score(
             # of an earlier call, with other scores or signatures: nothing may take them for these
             for key in (keys.OBSM_Z, keys.OBSM_PVALUE, keys.OBSM_PADJ, keys.OBSM_POWERED):
                 target.obsm.pop(key, None)
-    for name, row in prepared.var.iterrows():
-        if row["reason"]:
-            warnings.warn(
-                f"signature '{name}' is not scored: {row['reason']}", SenoscoreWarning, stacklevel=2
-            )
+    for sentence in unscored_sentences(prepared, asked=signatures is not None):
+        warnings.warn(sentence, SenoscoreWarning, stacklevel=2)
     for key, table in tables.items():
         target.obsm[key] = pd.DataFrame(table, index=target.obs_names, columns=list(chosen))
     target.uns.setdefault(keys.UNS, {})
@@ -731,8 +730,28 @@ def refuse_elsewhere(prepared: Prepared, asked: object) -> None:
             )
         prepared.var.loc[name, ["status", "reason"]] = [
             "not scored",
-            "no cell of a lineage it is valid in",
+            _NOWHERE,
         ]
+
+
+def unscored_sentences(prepared: Prepared, *, asked: bool) -> list[str]:
+    """What to warn of: each signature that was asked for, or one sentence of all that were not.
+
+    Of the latter, those of lineages that the data do not hold are as expected.
+    """
+    lost = prepared.var[prepared.var["reason"] != ""]
+    if asked:
+        return [
+            f"signature '{name}' is not scored: {row['reason']}" for name, row in lost.iterrows()
+        ]
+    names = [str(name) for name in lost.index[lost["reason"] != _NOWHERE]]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+    return [
+        f"{len(names)} of {len(prepared.var)} signatures are not scored: {shown}; "
+        "uns['senoscore']['signatures'] has the reasons"
+    ]
 
 
 @dataclass(frozen=True)

@@ -377,6 +377,13 @@ def test_the_warning_of_lost_labels_names_what_the_file_has() -> None:
         annotate.warn_unmapped(found.table)
 
 
+def test_cells_that_markers_leave_open_are_warned_of() -> None:
+    cells = pd.DataFrame({"lineage": ["T", None, "B"]})
+    with pytest.warns(SenoscoreWarning, match="1 of 3 cells have no lineage and are not scored"):
+        annotate.warn_unmarked(cells)
+    annotate.warn_unmarked(cells[:1])  # says nothing: warnings are errors here
+
+
 def test_the_table_counts_every_cell_once() -> None:
     rng = np.random.default_rng(0)
     label = pd.Series(rng.choice(["T cells", "B", "junk", None], 500), dtype="category")

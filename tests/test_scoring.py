@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -122,6 +123,38 @@ def test_input_is_not_changed_but_for_the_named_fields(pbmc: ad.AnnData) -> None
         "senoscore_powered",
     }  # fmt: skip
     assert list(work.obsm["senoscore_z"]) == list(SETS)
+
+
+def sentences(run: Callable[[], object]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    return [str(w.message) for w in caught if w.category is SenoscoreWarning]
+
+
+def test_all_signatures_that_are_not_scored_make_one_warning() -> None:
+    cohort = simulate(n_cells=600, n_genes=4000, seed=1)
+    sn.pp.lineages(cohort)
+    t = cohort[cohort.obs["lineage"] == "T"].copy()
+    # those of other lineages are as expected
+    assert sentences(lambda: sn.tl.score(t)) == []
+    poor = t[:, ~t.var_names.isin(["PDCD1", "LAG3", "TOX", "ENTPD1", "LAYN", "LCP2", "LAT"])].copy()
+    (told,) = sentences(lambda: sn.tl.score(poor))
+    reasons = poor.uns["senoscore"]["signatures"]["reason"]
+    lost = reasons.index[reasons.str.contains("needed")]
+    assert "t_arm_tcr_loss" in lost
+    assert told.startswith(f"{len(lost)} of {len(reasons)} signatures are not scored: {lost[0]}")
+    assert sentences(lambda: sn.tl.score(poor, ["t_arm_tcr_loss"])) == [
+        "signature 't_arm_tcr_loss' is not scored: 1 of 3 genes measured, 2 needed"
+    ]
+
+
+def test_a_run_that_scores_nothing_says_so() -> None:
+    few = simulate(n_cells=300, n_genes=2000, seed=1)
+    genes = resolve_genes(few.var_names.tolist(), organism="human")
+    few = few[:, scoring.control_eligible(genes)[genes.columns]].copy()
+    (told,) = sentences(lambda: sn.analyse(few))
+    assert "no signature could be scored, so that no cell is called" in told
 
 
 def test_scores_without_p_values_leave_none_of_an_earlier_call() -> None:
