@@ -19,7 +19,7 @@ import score_space
 from senoscore import keys, plots
 from senoscore.errors import ConfigError, InputDataError
 from senoscore.io.artefacts import write_tsv
-from senoscore.report import _artefacts, _page, build_report, build_summary
+from senoscore.report import _artefacts, _page, _sections, build_report, build_summary
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "base", "source"}
 
@@ -511,6 +511,26 @@ def test_the_depth_certificate_is_told_in_words(tmp_path: Path) -> None:
     assert "of 1,200 T calls 97 % stand, 2 % become indeterminate" in made.section("certificate")
     (rows,) = [v for k, v in made.tables.items() if k.startswith("certificate/")]
     assert (rows[0]["stand"], rows[0]["change"], rows[0]["into"]) == ("1,164", "12", "neither:12")
+
+
+def test_the_picture_of_comparisons_names_what_differs() -> None:
+    from matplotlib.figure import Figure
+
+    rows = pd.DataFrame(
+        {
+            "term": "disease", "level": "lung adenocarcinoma", "lineage": ["T", "T", "mono_mac"],
+            "name": ["t_discriminating_exhaustion_only", "exhausted", "macrophage_senescence"],
+            "measure": ["per_cell", "fraction_called", "composition"],
+            "effect": 0.5, "effect_low": 0.1, "effect_high": 0.9, "padj": 0.01,
+        }
+    )  # fmt: skip
+    ax = Figure().add_subplot()
+    _sections._forest(rows, "z", ax)
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "T t_discriminating_exhaustion_only\nlung adenocarcinoma, per cell",
+        "T exhausted\nlung adenocarcinoma, fraction called",
+        "mono_mac macrophage_senescence\nlung adenocarcinoma, composition",
+    ]
 
 
 def test_comparisons_and_unknown_tables_are_shown(tmp_path: Path) -> None:

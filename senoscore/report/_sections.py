@@ -505,7 +505,7 @@ def _forests(table: pd.DataFrame, limit: int = 15) -> list[Picture]:
         made.append(
             picture(
                 single(partial(_forest, rows, unit)),
-                height=0.9 + 0.27 * len(rows),
+                height=0.9 + 0.4 * len(rows),
                 alt=f"Effects in {unit} with their intervals, {len(rows)} of {len(of)}.",
                 caption=f"Effects in {unit}: the {len(rows)} of {len(of)} with the smallest p, each "
                 "with its confidence interval. Filled: false-discovery rate at most 5 %. They were "
@@ -528,7 +528,10 @@ def _forest(rows: pd.DataFrame, unit: str, ax: Axes) -> None:
     plots.write_y(
         ax,
         [
-            plots.clean_label(f"{level or term}: {lineage} {name} ({measure})", limit=44)
+            # of two lines, so that neither has to be cut to what says nothing
+            plots.clean_label(f"{lineage} {name}", limit=46)
+            + "\n"
+            + plots.clean_label(f"{level or term}, {measure.replace('_', ' ')}", limit=46)
             for term, level, lineage, name, measure in zip(
                 *(rows[c].astype(str) for c in ("term", "level", "lineage", "name", "measure")),
                 strict=True,
