@@ -17,6 +17,7 @@ import pytest
 import score_space
 
 from senoscore import keys, plots
+from senoscore.compare import refused
 from senoscore.errors import ConfigError, InputDataError
 from senoscore.io.artefacts import write_tsv
 from senoscore.report import _artefacts, _page, _sections, build_report, build_summary
@@ -511,6 +512,19 @@ def test_the_depth_certificate_is_told_in_words(tmp_path: Path) -> None:
     assert "of 1,200 T calls 97 % stand, 2 % become indeterminate" in made.section("certificate")
     (rows,) = [v for k, v in made.tables.items() if k.startswith("certificate/")]
     assert (rows[0]["stand"], rows[0]["change"], rows[0]["into"]) == ("1,164", "12", "neither:12")
+
+
+def test_what_keeps_donors_from_being_compared_is_a_sentence(tmp_path: Path) -> None:
+    directory = score_space.write_artefacts(score_space.make(100), tmp_path / "x")
+    write_tsv(refused("disease", "2 donors in <normal>, 3 needed"), directory / "comparisons.tsv")
+    write_tsv(pd.DataFrame({"antibody": ["CD57"]}), directory / "protein_audit.tsv")
+    build_report(directory, figures=False)
+    made = read(directory)
+    assert "Nothing could be compared: 2 donors in <normal>, 3 needed." in made.section(
+        "comparisons"
+    )
+    # it has a section of its own
+    assert not [name for name in made.tables if "protein_audit" in name]
 
 
 def test_the_picture_of_comparisons_names_what_differs() -> None:

@@ -451,6 +451,7 @@ _SHOWN_ELSEWHERE: Final = (
     "calibration.tsv", "coverage.tsv", "donors.tsv", "labels.tsv", "lineages.tsv", "pooled.tsv",
     "t_cells_exhausted.tsv", "t_cells_senescent.tsv",
     "certificate.tsv", "targets.tsv", "agreement.tsv",
+    "protein_audit.tsv",
 )  # fmt: skip
 
 
@@ -476,6 +477,9 @@ def comparisons_section(found: Artefacts, *, figures: bool) -> list[dict[str, An
         {
             "n_made": int(table["effect"].notna().sum()),
             "n_found": int((table["padj"] <= 0.05).sum()),
+            "reasons": [str(note) for note in table["note"].dropna().unique() if note][:3]
+            if "note" in table
+            else [],
             "figures": _forests(table) if figures else [],
             "table": table_of(
                 table.sort_values("pvalue", kind="stable", na_position="last"),
