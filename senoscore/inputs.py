@@ -143,12 +143,12 @@ def _read_annotations(
     with open_store(path) as root, warnings.catch_warnings():
         # files of old releases say so on every element; what matters is in the facts' notes
         warnings.simplefilter("ignore")
-        obs = _frame(root, "obs", read_elem)
+        obs = read_frame(root, "obs", read_elem)
         raw = facts.matrix == "raw.X"
         var_key = "var"
         if raw:
             var_key = "raw/var" if "raw" in root and "var" in root["raw"] else "raw.var"
-        var = _frame(root, var_key, read_elem)
+        var = read_frame(root, var_key, read_elem)
         obsm = {}
         for key in facts.embeddings.value or []:
             node = root["obsm"]
@@ -157,7 +157,8 @@ def _read_annotations(
     return obs, var, obsm
 
 
-def _frame(root: Any, key: str, read_elem: Any) -> pd.DataFrame:
+def read_frame(root: Any, key: str, read_elem: Any) -> pd.DataFrame:
+    """obs or var of a file of any age, with names as text."""
     try:
         frame = read_elem(root[key])
     except Exception as error:

@@ -1188,7 +1188,15 @@ def _calls(
 
 def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:
     """The file's own columns; one that has the name of one of ours is kept as ``original_<name>``."""
-    return obs.rename(columns={name: f"original_{name}" for name in ours if name in obs})
+    taken, renamed = {str(name) for name in obs}, {}
+    for name in ours:
+        if name in obs:
+            kept = f"original_{name}"
+            while kept in taken:  # of a file that holds an earlier run's columns already
+                kept = f"original_{kept}"
+            taken.add(kept)
+            renamed[name] = kept
+    return obs.rename(columns=renamed)
 
 
 def _storable(obs: pd.DataFrame) -> pd.DataFrame:
