@@ -82,6 +82,9 @@ def _analyse(args: argparse.Namespace) -> int:
     out = Path(args.out)
     with started(args.file, args.threads) as reader:  # it loads what it needs while we do
         settings = _settings(args)
+        reference = (settings or {}).get("score", {}).get("reference")
+        if reference:
+            _exists(reference)  # now, and not after a pass over the file
         from senoscore.pipeline import analyse
 
         with console.job(f"{out.name}: analysed", out):
