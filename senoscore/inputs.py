@@ -12,7 +12,7 @@ import pandas as pd
 
 from senoscore._columns import FrameTable
 from senoscore.errors import InputDataError
-from senoscore.genes import ANTIBODY_PREFIX, GeneIndex, resolve_genes
+from senoscore.genes import ANTIBODY_PREFIX, FILTERED_PREFIX, GeneIndex, resolve_genes
 from senoscore.inspect import Facts, antibody_columns, inspect_file
 
 if TYPE_CHECKING:
@@ -99,10 +99,14 @@ def read_input(
     names = var.index.astype(str).tolist()
     if not by_index and features is None:
         features = var[names_key].astype(str).tolist()
-    taken = set(antibody_columns(FrameTable(var))[0])
+    # an antibody may have the name of its gene: it must not be added to the RNA
+    taken = dict.fromkeys(antibody_columns(FrameTable(var))[0], ANTIBODY_PREFIX)
+    if matrix == "X" and "feature_is_filtered" in var:
+        # zero in X by the authors' choice: not measured, and neither found nor a control
+        filtered = var["feature_is_filtered"].astype(str).str.lower() == "true"
+        taken = dict.fromkeys(np.flatnonzero(filtered).tolist(), FILTERED_PREFIX) | taken
     if taken:
-        # an antibody may have the name of its gene: it must not be added to the RNA
-        names = [f"{ANTIBODY_PREFIX}{n}" if k in taken else n for k, n in enumerate(names)]
+        names = [f"{taken.get(k, '')}{name}" for k, name in enumerate(names)]
         if features is not None:
             features = [names[k] if k in taken else n for k, n in enumerate(features)]
     genes = resolve_genes(names, feature_names=features, organism=facts.organism.value)

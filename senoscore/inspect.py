@@ -1179,7 +1179,7 @@ def _odd_cells_and_genes(store: _Store, used: str, notes: list[str]) -> None:
             )
     name = "feature_is_filtered"
     column = store.var.column(name) if name in store.var.names else None
-    if column is None or used == "raw.X":
+    if column is None or used != "X":  # they are as they were in raw and in layers
         return
     if column.codes is None:
         filtered = int(np.asarray(column.values, dtype=bool).sum())

@@ -707,6 +707,11 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[NDArray[np.int64],
         )
     values = adata.obs[groupby].astype("object")
     names = tuple(sorted({str(v) for v in values.dropna().unique()}))
+    if not names:
+        raise InputDataError(
+            f"obs['{groupby}'] names no group: all its values are missing; run "
+            "senoscore.pp.lineages(adata) first, or pass groupby=None"
+        )
     lookup = {name: code for code, name in enumerate(names)}
     codes = np.asarray([lookup[str(v)] if pd.notna(v) else -1 for v in values], np.int64)
     return codes, names

@@ -234,6 +234,40 @@ def test_mistakes_meet_a_sentence(pbmc: ad.AnnData) -> None:
         sn.tl.score(scaled, SETS, groupby=None)
 
 
+def test_genes_that_the_authors_filtered_are_not_measured() -> None:
+    """They are zero in X, and in raw as they were (CELLxGENE): missing is not zero."""
+    cohort = simulate(n_cells=400, n_genes=4000, seed=6)
+    gone = ["CD27", "CD28", "KLRG1", "B3GAT1", "TYROBP"]
+    lost = cohort.var_names.isin(gone)
+    absent = cohort[:, ~lost].copy()
+    kept = cohort.copy()
+    kept.raw = cohort
+    for adata in (cohort, kept):
+        adata.X = sparse.csr_matrix(adata.X.multiply(~lost))
+        adata.var["feature_is_filtered"] = lost
+    told, without, whole = (sn.analyse(a) for a in (cohort, absent, kept))
+    assert set(gone) <= set(told.var.loc["t_arm_phenotype", "genes_missing"].split())
+    assert told.var.loc["t_arm_phenotype", "coverage"] < 0.5
+    pd.testing.assert_frame_equal(told.var, without.var)
+    np.testing.assert_array_equal(told.X, without.X)
+    assert whole.var.loc["t_arm_phenotype", "genes_missing"] == ""
+
+
+def test_no_group_at_all_and_negative_counts_are_one_sentence(pbmc: ad.AnnData) -> None:
+    nowhere = pbmc.copy()
+    nowhere.obs["lineage"] = pd.Categorical([None] * nowhere.n_obs, categories=["T", "B"])
+    with pytest.raises(InputDataError, match=r"obs\['lineage'\] names no group"):
+        sn.tl.score(nowhere)
+    negative = pbmc.copy()
+    negative.X = -negative.X
+    negative.var_names = ["CD27", *negative.var_names[1:]]  # two columns of one gene are summed
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sn.analyse(negative)
+    (told,) = [w for w in caught if "names are not unique" not in str(w.message)]
+    assert "holds scaled values" in str(told.message)
+
+
 def test_bulk_fibroblasts_are_ordered_by_core_senescence(data: Path) -> None:
     from scipy.stats import rankdata
 
