@@ -805,6 +805,11 @@ def _donors(obs: Table, sample: Fact, notes: list[str]) -> Fact:
         if not groups or (len(groups) > 0.5 * obs.n and obs.n > 20):
             continue
         odd = [g for g in groups if g.strip().lower() in _UNKNOWN_DONORS]
+        if len(odd) == len(groups):
+            notes.append(
+                f"Donor column {name!r} names nobody: it holds {', '.join(map(repr, odd))}."
+            )
+            continue
         if odd:
             notes.append(
                 f"Donor column {name!r} holds {', '.join(repr(g) for g in odd)}: those cells "

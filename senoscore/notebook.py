@@ -185,7 +185,8 @@ def call(
     Returns
     -------
     None, or the copy. Written to obs: ``t_state``, ``t_state_rule``, ``t_substate``,
-    ``senescence_call``, ``senescence_rule``; obsm ``t_axes`` (z of the six axes, NaN outside T).
+    ``senescence_call``, ``senescence_rule``, ``senescence_arms``, ``senescence_confidence``,
+    ``senescence_warning``, ``nk_subset``; obsm ``t_axes`` (z of the six axes, NaN outside T).
     After `tl.protein` also obs ``phenotype_source`` (protein, rna; NaN outside T).
     """
     target = adata.copy() if copy else adata

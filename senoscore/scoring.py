@@ -469,7 +469,8 @@ def score(
     deviation over null sets of such controls, centred on the lineage's lower quartile. *How to
     read it*: z is in standard deviations above an unaffected cell of that lineage; p is the share
     of null sets, in cells of the same lineage and depth, that reach z; padj is
-    Benjamini-Hochberg's within signature and lineage.
+    Benjamini-Hochberg's within signature and lineage. All cells with a group take part in the
+    null, also those that fail quality control, which `senoscore.analyse` leaves out of it.
 
     The other methods give a score only: ``ucell`` (Andreatta & Carmona 2021), ``aucell`` (Aibar
     2017), ``score_genes`` (scanpy), ``mean``.
