@@ -131,11 +131,26 @@ def from_labels(
     return found.obs.set_axis(data.obs.index), found.table
 
 
+def warn_unmarked(cells: pd.DataFrame) -> None:
+    """Say how many cells the markers leave without a lineage: they are not scored."""
+    lost = int(cells[keys.OBS_LINEAGE].isna().sum())
+    if lost:
+        warnings.warn(
+            f"{lost:,} of {len(cells):,} cells have no lineage and are not scored: the markers of "
+            "their clusters name none, or more than one",
+            SenoscoreWarning,
+            stacklevel=3,
+        )
+
+
 def warn_unmapped(table: pd.DataFrame) -> None:
     """Say which labels name no single lineage: their cells are not scored."""
     lost = table[table["source"].isin(["ambiguous", "unmapped"])]
     if len(lost):
-        named = ", ".join(f"'{row.label}' ({row.n_cells})" for row in lost.head(5).itertuples())
+        named = ", ".join(
+            f"'{row.label or row.fine_label or row.ontology or 'none'}' ({row.n_cells})"
+            for row in lost.head(5).itertuples()
+        )
         more = " and others" if len(lost) > 5 else ""
         warnings.warn(
             f"{int(lost['n_cells'].sum())} cells have a label that names no single lineage and "
@@ -187,6 +202,7 @@ def lineages(
                 "and the markers of no lineage stand out in its clusters; name a column of labels "
                 "(config: dataset.cell_type)"
             )
+        warn_unmarked(cells)
     wanted = set(T_GENES["mouse" if data.genes.organism == "mouse" else "human"])
     columns = np.asarray([i for i, s in enumerate(symbols) if s in wanted], np.int64)
     subset = markers.t_subsets(

@@ -82,6 +82,9 @@ def _analyse(args: argparse.Namespace) -> int:
     out = Path(args.out)
     with started(args.file, args.threads) as reader:  # it loads what it needs while we do
         settings = _settings(args)
+        reference = (settings or {}).get("score", {}).get("reference")
+        if reference:
+            _exists(reference)  # now, and not after a pass over the file
         from senoscore.pipeline import analyse
 
         with console.job(f"{out.name}: analysed", out):
@@ -250,6 +253,14 @@ def _freeze(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    from senoscore.export import export
+
+    export(args.dir, args.out, **_given(args, "source"))
+    print(args.out)
+    return 0
+
+
 def _summary(args: argparse.Namespace) -> int:
     from senoscore.report import build_summary
 
@@ -387,6 +398,13 @@ def build_parser() -> argparse.ArgumentParser:
     freeze.add_argument("out", help=".npz file to write")
     freeze.add_argument("--source", metavar="FILE", help="the data set, if it has moved")
 
+    export = add(
+        "export", _export, "the calls in a copy of the data set, as columns of obs", _EXPORT
+    )
+    export.add_argument("dir", help="folder of the data set's results")
+    export.add_argument("out", help=".h5ad file to write")
+    export.add_argument("--source", metavar="FILE", help="the data set, if it has moved")
+
     summary = add("summary", _summary, "all data sets side by side: summary.tsv, .html", _SUMMARY)
     summary.add_argument("results", help="folder that holds the folders of the data sets")
     summary.add_argument("dataset", nargs="+", help="names of the data sets")
@@ -450,6 +468,8 @@ senoscore explain results/tumour --lineage mono_mac --state senescent"""
 _FREEZE: Final = """\
 senoscore freeze results/healthy healthy.npz
 senoscore analyse tumour.h5ad --out results/tumour --reference healthy.npz"""
+_EXPORT: Final = """\
+senoscore export results/tumour tumour_called.h5ad"""
 _SUMMARY: Final = """\
 senoscore summary results pbmc tumour"""
 

@@ -33,6 +33,7 @@ from senoscore.design import (
     make_plan,
     too_few,
     varies_within,
+    warn_unread,
 )
 from senoscore.donors import moments, moments_of
 from senoscore.errors import InputDataError
@@ -684,6 +685,7 @@ def comparisons(
             "so nothing can be compared",
         )
     keep = obs[keys.OBS_QC_PASS].to_numpy(bool) & obs[keys.OBS_LINEAGE].notna().to_numpy()
+    warn_unread(obs, age)
 
     units: NDArray[np.int64] | None = None
     done: dict[tuple[str, str], Shifts] = {}

@@ -181,9 +181,7 @@ def make_plan(
     if age is not None:
         years, unread = _years(obs[age])
         if unread:
-            told = f"ages not read in '{age}': {_list(unread)}"
-            warnings.warn(f"{told}; their donors are left out", SenoscoreWarning, stacklevel=4)
-            notes.append(told)
+            notes.append(_told(age, unread))
         keep = keep & np.isfinite(years)
         if not keep.any():
             raise InputDataError(
@@ -238,6 +236,20 @@ def _plain(name: str) -> str:
     """Covariate ``C(batch)`` is the grouping ``batch``."""
     found = re.fullmatch(r"C\((.+)\)", name.strip())
     return found[1].strip() if found else name
+
+
+def warn_unread(obs: pd.DataFrame, age: str | None) -> None:
+    """Say which ages cannot be read: once, however many plans are made with them."""
+    if age is not None and age in obs:
+        _, unread = _years(obs[age])
+        if unread:
+            warnings.warn(
+                f"{_told(age, unread)}; their donors are left out", SenoscoreWarning, stacklevel=3
+            )
+
+
+def _told(age: str, unread: list[str]) -> str:
+    return f"ages not read in '{age}': {_list(unread)}"
 
 
 def _years(column: pd.Series) -> tuple[Floats, list[str]]:

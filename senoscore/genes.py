@@ -74,8 +74,10 @@ _DATES: Final = (
 # What a spreadsheet takes for a date: symbols that are a month and a number
 _DATE_SYMBOLS: Final = {"mar": ("MARCH", "MARC"), "sep": ("SEPT", "SEP"), "dec": ("DEC",)}
 
-# in front of the name of a column that is an antibody and no gene; no gene's name has brackets
+# in front of the name of a column that is an antibody and no gene, or that the authors set to zero;
+# no gene's name has brackets
 ANTIBODY_PREFIX: Final = "[antibody]"
+FILTERED_PREFIX: Final = "[filtered]"
 
 # best first: what a gene says whose columns were found in several ways
 _HOW_ORDER: Final = (

@@ -12,7 +12,7 @@ import pandas as pd
 
 from senoscore._columns import FrameTable
 from senoscore.errors import InputDataError
-from senoscore.genes import ANTIBODY_PREFIX, GeneIndex, resolve_genes
+from senoscore.genes import ANTIBODY_PREFIX, FILTERED_PREFIX, GeneIndex, resolve_genes
 from senoscore.inspect import Facts, antibody_columns, inspect_file
 
 if TYPE_CHECKING:
@@ -99,10 +99,14 @@ def read_input(
     names = var.index.astype(str).tolist()
     if not by_index and features is None:
         features = var[names_key].astype(str).tolist()
-    taken = set(antibody_columns(FrameTable(var))[0])
+    # an antibody may have the name of its gene: it must not be added to the RNA
+    taken = dict.fromkeys(antibody_columns(FrameTable(var))[0], ANTIBODY_PREFIX)
+    if matrix == "X" and "feature_is_filtered" in var:
+        # zero in X by the authors' choice: not measured, and neither found nor a control
+        filtered = var["feature_is_filtered"].astype(str).str.lower() == "true"
+        taken = dict.fromkeys(np.flatnonzero(filtered).tolist(), FILTERED_PREFIX) | taken
     if taken:
-        # an antibody may have the name of its gene: it must not be added to the RNA
-        names = [f"{ANTIBODY_PREFIX}{n}" if k in taken else n for k, n in enumerate(names)]
+        names = [f"{taken.get(k, '')}{name}" for k, name in enumerate(names)]
         if features is not None:
             features = [names[k] if k in taken else n for k, n in enumerate(features)]
     genes = resolve_genes(names, feature_names=features, organism=facts.organism.value)
@@ -143,12 +147,12 @@ def _read_annotations(
     with open_store(path) as root, warnings.catch_warnings():
         # files of old releases say so on every element; what matters is in the facts' notes
         warnings.simplefilter("ignore")
-        obs = _frame(root, "obs", read_elem)
+        obs = read_frame(root, "obs", read_elem)
         raw = facts.matrix == "raw.X"
         var_key = "var"
         if raw:
             var_key = "raw/var" if "raw" in root and "var" in root["raw"] else "raw.var"
-        var = _frame(root, var_key, read_elem)
+        var = read_frame(root, var_key, read_elem)
         obsm = {}
         for key in facts.embeddings.value or []:
             node = root["obsm"]
@@ -157,7 +161,8 @@ def _read_annotations(
     return obs, var, obsm
 
 
-def _frame(root: Any, key: str, read_elem: Any) -> pd.DataFrame:
+def read_frame(root: Any, key: str, read_elem: Any) -> pd.DataFrame:
+    """obs or var of a file of any age, with names as text."""
     try:
         frame = read_elem(root[key])
     except Exception as error:

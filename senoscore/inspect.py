@@ -805,6 +805,11 @@ def _donors(obs: Table, sample: Fact, notes: list[str]) -> Fact:
         if not groups or (len(groups) > 0.5 * obs.n and obs.n > 20):
             continue
         odd = [g for g in groups if g.strip().lower() in _UNKNOWN_DONORS]
+        if len(odd) == len(groups):
+            notes.append(
+                f"Donor column {name!r} names nobody: it holds {', '.join(map(repr, odd))}."
+            )
+            continue
         if odd:
             notes.append(
                 f"Donor column {name!r} holds {', '.join(repr(g) for g in odd)}: those cells "
@@ -1179,7 +1184,7 @@ def _odd_cells_and_genes(store: _Store, used: str, notes: list[str]) -> None:
             )
     name = "feature_is_filtered"
     column = store.var.column(name) if name in store.var.names else None
-    if column is None or used == "raw.X":
+    if column is None or used != "X":  # they are as they were in raw and in layers
         return
     if column.codes is None:
         filtered = int(np.asarray(column.values, dtype=bool).sum())

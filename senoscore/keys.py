@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 LINEAGES: Final = ("T", "B", "NK", "mono_mac", "neutrophil", "DC", "other")
 T_STATES: Final = (
@@ -47,3 +50,8 @@ LAYER_PADJ: Final = "padj"
 
 # would a programme have been seen (`power.powered`); anything but the first is true
 UNSEEN, SEEN, SHALLOW = 0, 1, 2
+
+
+def in_score_space(adata: AnnData) -> bool:
+    """Whether the columns are signatures, as `senoscore.analyse` gives them, and not genes."""
+    return "facts" in adata.uns.get(UNS, {})  # the provenance of a run

@@ -185,7 +185,8 @@ def call(
     Returns
     -------
     None, or the copy. Written to obs: ``t_state``, ``t_state_rule``, ``t_substate``,
-    ``senescence_call``, ``senescence_rule``; obsm ``t_axes`` (z of the six axes, NaN outside T).
+    ``senescence_call``, ``senescence_rule``, ``senescence_arms``, ``senescence_confidence``,
+    ``senescence_warning``, ``nk_subset``; obsm ``t_axes`` (z of the six axes, NaN outside T).
     After `tl.protein` also obs ``phenotype_source`` (protein, rna; NaN outside T).
     """
     target = adata.copy() if copy else adata
@@ -338,7 +339,7 @@ def burden(
         raise InputDataError(
             f"obs has no column '{donor_key}'; it has {', '.join(map(str, adata.obs.columns))}"
         )
-    z = adata.obsm[keys.OBSM_Z] if keys.OBSM_Z in adata.obsm else adata.to_df()
+    z = scores_df(adata, "z")
     obs = adata.obs
     if keys.OBS_QC_PASS not in obs:
         obs = obs.assign(**{keys.OBS_QC_PASS: True})
@@ -476,6 +477,7 @@ def compare(
     passed = np.ones(len(obs), bool)
     if keys.OBS_QC_PASS in obs:
         passed = obs[keys.OBS_QC_PASS].to_numpy(bool)
+    design.warn_unread(obs, age)
     plan = design.make_plan(
         obs,
         donor=donors.donor_names(names, len(obs)),
@@ -710,12 +712,11 @@ def scores_df(
     key = f"senoscore_{what}"
     if key in adata.obsm:
         frame = adata.obsm[key]
-    elif what == "z" and keys.UNS in adata.uns:
-        frame = adata.to_df()
-    elif what in adata.layers:
-        frame = adata.to_df(layer=what)
+    elif keys.in_score_space(adata) and (what == "z" or what in adata.layers):
+        frame = adata.to_df(layer=None if what == "z" else what)
     else:
-        raise InputDataError(f"no {what} here: run senoscore.tl.score(adata) first")
+        how = "" if what == "score" else " with method='matched'"
+        raise InputDataError(f"no {what} here: run senoscore.tl.score(adata){how} first")
     if signatures is None:
         return frame.copy()
     wanted = [signatures] if isinstance(signatures, str) else list(signatures)
@@ -750,7 +751,8 @@ def t_cells(adata: AnnData, state: str | None = None) -> pd.DataFrame:
         for c in (keys.OBS_T_STATE, keys.OBS_T_STATE_RULE, "t_substate", keys.OBS_T_SUBSET)
         if c in adata.obs
     ]
-    frame = adata.obs[columns].join(adata.obsm[keys.OBSM_T_AXES])
+    # side by side, not joined by name: cells of several samples may share theirs
+    frame = pd.concat([adata.obs[columns], adata.obsm[keys.OBSM_T_AXES]], axis=1)
     frame = frame[frame[keys.OBS_T_STATE].notna()]
     if state is None:
         return frame

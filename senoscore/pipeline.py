@@ -976,6 +976,13 @@ def _p_values(run: _Run, data: Input, state: _Scoring) -> _Scores:
     histogram, group_sums = _summed(parts, "histogram"), _summed(parts, "group_sums")
     plan = state.plan(parts)
     scoring.note_unscored(state.prepared, plan.usable, plan)
+    if not plan.usable.any():
+        warnings.warn(
+            f"{_shown(run.source)}: no signature could be scored, so that no cell is called; "
+            "coverage.tsv says why for each",
+            SenoscoreWarning,
+            stacklevel=2,
+        )
     _same_reference(state.reference, parts)
     pooled = donors.pooled_table(
         state.group_table, group_sums,
@@ -1191,7 +1198,15 @@ def _calls(
 
 def _original_obs(obs: pd.DataFrame, ours: list[str]) -> pd.DataFrame:
     """The file's own columns; one that has the name of one of ours is kept as ``original_<name>``."""
-    return obs.rename(columns={name: f"original_{name}" for name in ours if name in obs})
+    taken, renamed = {str(name) for name in obs}, {}
+    for name in ours:
+        if name in obs:
+            kept = f"original_{name}"
+            while kept in taken:  # of a file that holds an earlier run's columns already
+                kept = f"original_{kept}"
+            taken.add(kept)
+            renamed[name] = kept
+    return obs.rename(columns=renamed)
 
 
 def _storable(obs: pd.DataFrame) -> pd.DataFrame:

@@ -46,6 +46,8 @@ SAMPLE_PER_LINEAGE = 1000
 # over a million cells needs ten calls.
 NULL_CELLS = 10_000
 
+_NOWHERE = "no cell of a lineage it is valid in"
+
 KINDS: dict[str, tuple[int, float]] = {
     "counts": (COUNTS, np.e),
     "fractional_counts": (COUNTS, np.e),
@@ -242,7 +244,7 @@ def note_unscored(prepared: Prepared, usable: NDArray[np.bool_], plan: Plan | No
         if prepared.var.loc[name, "status"] != "scored" or usable[:, s].any():
             continue
         prepared.var.loc[name, "status"] = "not scored"
-        prepared.var.loc[name, "reason"] = told[s] or "no cell of a lineage it is valid in"
+        prepared.var.loc[name, "reason"] = told[s] or _NOWHERE
 
 
 def require_scored(prepared: Prepared, signature: str) -> None:
@@ -467,7 +469,8 @@ def score(
     deviation over null sets of such controls, centred on the lineage's lower quartile. *How to
     read it*: z is in standard deviations above an unaffected cell of that lineage; p is the share
     of null sets, in cells of the same lineage and depth, that reach z; padj is
-    Benjamini-Hochberg's within signature and lineage.
+    Benjamini-Hochberg's within signature and lineage. All cells with a group take part in the
+    null, also those that fail quality control, which `senoscore.analyse` leaves out of it.
 
     The other methods give a score only: ``ucell`` (Andreatta & Carmona 2021), ``aucell`` (Aibar
     2017), ``score_genes`` (scanpy), ``mean``.
@@ -514,7 +517,8 @@ def score(
     valid, not measured, or the cell expresses none of the genes involved):
     ``obsm["senoscore_score"]``: d, or the method's score. For ``matched`` also
     ``obsm["senoscore_z"]``, ``["senoscore_pvalue"]`` (0-1), ``["senoscore_padj"]`` (0-1) and
-    ``["senoscore_powered"]`` (bool: at this depth the programme would have been seen).
+    ``["senoscore_powered"]`` (would the programme have been seen at this depth: 0 no, 1 yes, 2 yes,
+    but the cell is in a shallow stratum). The other methods remove these four.
     ``uns["senoscore"]["signatures"]``: DataFrame with genes found, coverage, and reasons.
 
     Raises
@@ -580,11 +584,11 @@ def score(
                 block_size=block_size,
             )
             tables = {keys.OBSM_SCORE: values}
-    for name, row in prepared.var.iterrows():
-        if row["reason"]:
-            warnings.warn(
-                f"signature '{name}' is not scored: {row['reason']}", SenoscoreWarning, stacklevel=2
-            )
+            # of an earlier call, with other scores or signatures: nothing may take them for these
+            for key in (keys.OBSM_Z, keys.OBSM_PVALUE, keys.OBSM_PADJ, keys.OBSM_POWERED):
+                target.obsm.pop(key, None)
+    for sentence in unscored_sentences(prepared, asked=signatures is not None):
+        warnings.warn(sentence, SenoscoreWarning, stacklevel=2)
     for key, table in tables.items():
         target.obsm[key] = pd.DataFrame(table, index=target.obs_names, columns=list(chosen))
     target.uns.setdefault(keys.UNS, {})
@@ -704,6 +708,11 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[NDArray[np.int64],
         )
     values = adata.obs[groupby].astype("object")
     names = tuple(sorted({str(v) for v in values.dropna().unique()}))
+    if not names:
+        raise InputDataError(
+            f"obs['{groupby}'] names no group: all its values are missing; run "
+            "senoscore.pp.lineages(adata) first, or pass groupby=None"
+        )
     lookup = {name: code for code, name in enumerate(names)}
     codes = np.asarray([lookup[str(v)] if pd.notna(v) else -1 for v in values], np.int64)
     return codes, names
@@ -727,8 +736,28 @@ def refuse_elsewhere(prepared: Prepared, asked: object) -> None:
             )
         prepared.var.loc[name, ["status", "reason"]] = [
             "not scored",
-            "no cell of a lineage it is valid in",
+            _NOWHERE,
         ]
+
+
+def unscored_sentences(prepared: Prepared, *, asked: bool) -> list[str]:
+    """What to warn of: each signature that was asked for, or one sentence of all that were not.
+
+    Of the latter, those of lineages that the data do not hold are as expected.
+    """
+    lost = prepared.var[prepared.var["reason"] != ""]
+    if asked:
+        return [
+            f"signature '{name}' is not scored: {row['reason']}" for name, row in lost.iterrows()
+        ]
+    names = [str(name) for name in lost.index[lost["reason"] != _NOWHERE]]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+    return [
+        f"{len(names)} of {len(prepared.var)} signatures are not scored: {shown}; "
+        "uns['senoscore']['signatures'] has the reasons"
+    ]
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ class Intake:
         merged.eliminate_zeros()
         values = merged.data
         if logged:
-            values = np.log1p(values) / self.scale
+            with np.errstate(divide="ignore", invalid="ignore"):  # scaled values are only counted
+                values = np.log1p(values) / self.scale
         return CsrBlock(
             start=block.start,
             indptr=merged.indptr.astype(np.int64),

@@ -382,3 +382,12 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_a_reference_that_is_not_there_is_said_before_the_file_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "any.h5ad").write_text("not looked at")
+    for how in (("--reference", "gone.npz"), ("--set", "score.reference=gone.npz")):
+        assert run("analyse", "any.h5ad", "--out", "results", *how) == 2
+        assert capsys.readouterr().err == "senoscore: error: there is no file 'gone.npz'\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -582,6 +583,19 @@ def test_ages_in_words_are_years_and_unread_ones_are_said() -> None:
         pytest.raises(InputDataError, match="no age could be read"),
     ):
         sn.tl.compare(made, age="development_stage")
+
+
+def test_an_unread_age_is_said_once_however_many_plans_are_tried() -> None:
+    made = small(n_donors=12)
+    stage = made.obs["age"].astype(str).mask(made.obs["donor_id"] == "D03", "adult stage")
+    made.obs["age"] = pd.Categorical(stage)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # too few donors for both terms: tried with the condition, then without
+        all_comparisons(made, condition="donor_id", age="age")
+    assert [str(w.message) for w in caught] == [
+        "ages not read in 'age': 'adult stage'; their donors are left out"
+    ]
 
 
 def test_mice_are_compared_per_year() -> None:

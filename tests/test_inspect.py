@@ -589,6 +589,12 @@ def test_unknown_donors_are_noted() -> None:
     assert any("'pooled'" in note for note in facts.notes)
 
 
+def test_a_donor_column_that_names_nobody_is_none() -> None:
+    facts = inspect_file(build(C[:60], donor_id=["pooled", "na"] * 30))
+    assert facts.donor.value is None
+    assert any("Donor column 'donor_id' names nobody: it holds" in n for n in facts.notes)
+
+
 def test_samples_stand_in_for_donors_and_the_cost_is_said() -> None:
     facts = inspect_file(build(C[:60], sample=["s1", "s2", "s3", "s4"] * 15))
     assert facts.donor.value == "sample"

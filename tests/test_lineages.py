@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from senoscore import keys, lineages
+from senoscore import annotate, keys, lineages
+from senoscore.errors import SenoscoreWarning
 from senoscore.lineages import map_label, map_labels, map_term
 
 # label -> lineage, subset; by where the labels come from
@@ -368,6 +369,19 @@ def test_a_label_that_maps_to_nothing_is_listed_and_not_guessed() -> None:
     assert found.unresolved()[["label", "source", "n_cells"]].to_numpy().tolist() == [
         ["Cluster 5", "unmapped", 3]
     ]
+
+
+def test_the_warning_of_lost_labels_names_what_the_file_has() -> None:
+    found = map_labels(None, ontology=["CL:12312", "CL:0000057", None])
+    with pytest.warns(SenoscoreWarning, match=r"2 cells .*: 'none' \(1\), 'CL:12312' \(1\);"):
+        annotate.warn_unmapped(found.table)
+
+
+def test_cells_that_markers_leave_open_are_warned_of() -> None:
+    cells = pd.DataFrame({"lineage": ["T", None, "B"]})
+    with pytest.warns(SenoscoreWarning, match="1 of 3 cells have no lineage and are not scored"):
+        annotate.warn_unmarked(cells)
+    annotate.warn_unmarked(cells[:1])  # says nothing: warnings are errors here
 
 
 def test_the_table_counts_every_cell_once() -> None:

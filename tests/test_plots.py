@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import anndata as ad
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ import score_space
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
+import senoscore as sn
 from senoscore import keys, pl, plots
 from senoscore.errors import InputDataError
 
@@ -254,6 +256,53 @@ def test_scores_without_p_values_give_numbers_of_cells(s: Any) -> None:
     (ax,) = pl.scores(plain, "b_senescence")
     n = int((plain.obs["lineage"] == "B").sum())
     assert words(ax) == [f"{n:,} cells"]
+
+
+def in_place(s: Any) -> Any:
+    """The same cells and scores as `tl.score` leaves them, beside a matrix of genes."""
+    genes = ad.AnnData(
+        np.full((s.n_obs, 3), 7.0), obs=s.obs, obsm={k: s.obsm[k] for k in s.obsm},
+        var=pd.DataFrame(index=["CD27", "CD28", "KLRG1"]),
+    )  # fmt: skip
+    genes.obsm["senoscore_z"] = s.to_df()
+    genes.obsm["senoscore_padj"] = s.to_df(layer="padj")
+    genes.uns["senoscore"] = {"signatures": s.var.copy()}
+    return genes
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pl.coverage,
+        lambda s: pl.scores(s, "b_senescence")[0],
+        lambda s: pl.scores(s)[0],
+        lambda s: pl.embedding(s, color="nk_senescence"),
+        pl.t_states,
+    ],
+)
+def test_cells_scored_in_place_give_the_same_picture(s: Any, draw: Any) -> None:
+    expected = svg_of(draw(s))
+    plt.close("all")
+    assert svg_of(draw(in_place(s))) == expected
+
+
+def test_genes_are_not_taken_for_scores(s: Any) -> None:
+    genes = in_place(s)
+    with pytest.raises(InputDataError, match="no signature 'CD27' among the scores"):
+        pl.scores(genes, "CD27")
+    with pytest.raises(InputDataError, match="no signature 'CD27' among the scores"):
+        pl.embedding(genes, color="CD27")
+    for key in [k for k in genes.obsm if k.startswith("senoscore")]:
+        del genes.obsm[key]
+    with pytest.raises(InputDataError, match="no z here"):
+        pl.scores(genes, "b_senescence")
+    with pytest.raises(InputDataError, match="no z here"):
+        sn.get.scores_df(genes)
+    with pytest.raises(InputDataError, match="no z here"):
+        sn.tl.burden(genes)
+    del genes.uns["senoscore"]["signatures"]
+    with pytest.raises(InputDataError, match="no scores here"):
+        pl.scores(genes)
 
 
 def test_unknown_signatures_and_columns_are_named(s: Any) -> None:

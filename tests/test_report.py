@@ -17,9 +17,10 @@ import pytest
 import score_space
 
 from senoscore import keys, plots
+from senoscore.compare import refused
 from senoscore.errors import ConfigError, InputDataError
 from senoscore.io.artefacts import write_tsv
-from senoscore.report import _artefacts, _page, build_report, build_summary
+from senoscore.report import _artefacts, _page, _sections, build_report, build_summary
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "base", "source"}
 
@@ -138,6 +139,21 @@ def test_the_states_are_counted_right(s: Any, page: Page) -> None:
     for row in rows:
         assert number(row["T cells"]) == int((s.obs["t_state"] == row["state"]).sum())
         assert number(row["passed quality control"]) == int((good["t_state"] == row["state"]).sum())
+
+
+def test_subsets_of_t_cells_are_the_same_wherever_they_stand(tmp_path: Path) -> None:
+    s = score_space.make(200)
+    # the label says no more than "T cell"; the genes of the cells do
+    is_t = (s.obs["lineage"] == "T").to_numpy()
+    s.obs["lineage_subset"] = pd.Categorical(
+        np.where(is_t, "T", s.obs["lineage_subset"].astype(object))
+    )
+    page = report(s, tmp_path / "x", figures=False)
+    told = next(r for r in page.tables["lineages/Lineages"] if r["lineage"] == "T cells")
+    counts = s.obs.loc[is_t, "t_subset"].value_counts()
+    assert dict(part.rsplit(" ", 1) for part in told["subsets (cells)"].split(", ")) == {
+        name: str(n) for name, n in counts.items()
+    }
 
 
 def test_cells_without_a_lineage_are_counted_apart(tmp_path: Path) -> None:
@@ -496,6 +512,39 @@ def test_the_depth_certificate_is_told_in_words(tmp_path: Path) -> None:
     assert "of 1,200 T calls 97 % stand, 2 % become indeterminate" in made.section("certificate")
     (rows,) = [v for k, v in made.tables.items() if k.startswith("certificate/")]
     assert (rows[0]["stand"], rows[0]["change"], rows[0]["into"]) == ("1,164", "12", "neither:12")
+
+
+def test_what_keeps_donors_from_being_compared_is_a_sentence(tmp_path: Path) -> None:
+    directory = score_space.write_artefacts(score_space.make(100), tmp_path / "x")
+    write_tsv(refused("disease", "2 donors in <normal>, 3 needed"), directory / "comparisons.tsv")
+    write_tsv(pd.DataFrame({"antibody": ["CD57"]}), directory / "protein_audit.tsv")
+    build_report(directory, figures=False)
+    made = read(directory)
+    assert "Nothing could be compared: 2 donors in <normal>, 3 needed." in made.section(
+        "comparisons"
+    )
+    # it has a section of its own
+    assert not [name for name in made.tables if "protein_audit" in name]
+
+
+def test_the_picture_of_comparisons_names_what_differs() -> None:
+    from matplotlib.figure import Figure
+
+    rows = pd.DataFrame(
+        {
+            "term": "disease", "level": "lung adenocarcinoma", "lineage": ["T", "T", "mono_mac"],
+            "name": ["t_discriminating_exhaustion_only", "exhausted", "macrophage_senescence"],
+            "measure": ["per_cell", "fraction_called", "composition"],
+            "effect": 0.5, "effect_low": 0.1, "effect_high": 0.9, "padj": 0.01,
+        }
+    )  # fmt: skip
+    ax = Figure().add_subplot()
+    _sections._forest(rows, "z", ax)
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "T t_discriminating_exhaustion_only\nlung adenocarcinoma, per cell",
+        "T exhausted\nlung adenocarcinoma, fraction called",
+        "mono_mac macrophage_senescence\nlung adenocarcinoma, composition",
+    ]
 
 
 def test_comparisons_and_unknown_tables_are_shown(tmp_path: Path) -> None:

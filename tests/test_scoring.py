@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -124,6 +125,62 @@ def test_input_is_not_changed_but_for_the_named_fields(pbmc: ad.AnnData) -> None
     assert list(work.obsm["senoscore_z"]) == list(SETS)
 
 
+def sentences(run: Callable[[], object]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    return [str(w.message) for w in caught if w.category is SenoscoreWarning]
+
+
+def test_all_signatures_that_are_not_scored_make_one_warning() -> None:
+    cohort = simulate(n_cells=600, n_genes=4000, seed=1)
+    sn.pp.lineages(cohort)
+    t = cohort[cohort.obs["lineage"] == "T"].copy()
+    # those of other lineages are as expected
+    assert sentences(lambda: sn.tl.score(t)) == []
+    poor = t[:, ~t.var_names.isin(["PDCD1", "LAG3", "TOX", "ENTPD1", "LAYN", "LCP2", "LAT"])].copy()
+    (told,) = sentences(lambda: sn.tl.score(poor))
+    reasons = poor.uns["senoscore"]["signatures"]["reason"]
+    lost = reasons.index[reasons.str.contains("needed")]
+    assert "t_arm_tcr_loss" in lost
+    assert told.startswith(f"{len(lost)} of {len(reasons)} signatures are not scored: {lost[0]}")
+    assert sentences(lambda: sn.tl.score(poor, ["t_arm_tcr_loss"])) == [
+        "signature 't_arm_tcr_loss' is not scored: 1 of 3 genes measured, 2 needed"
+    ]
+
+
+def test_a_run_that_scores_nothing_says_so() -> None:
+    few = simulate(n_cells=300, n_genes=2000, seed=1)
+    genes = resolve_genes(few.var_names.tolist(), organism="human")
+    few = few[:, scoring.control_eligible(genes)[genes.columns]].copy()
+    (told,) = sentences(lambda: sn.analyse(few))
+    assert "no signature could be scored, so that no cell is called" in told
+
+
+def test_scores_without_p_values_leave_none_of_an_earlier_call() -> None:
+    cohort = simulate(n_cells=300, n_genes=3000, seed=2)
+    sn.pp.lineages(cohort)
+    sn.tl.score(cohort)
+    sn.tl.score(cohort, ["t_senescence"], method="ucell")
+    assert [k for k in cohort.obsm if k.startswith("senoscore")] == ["senoscore_score"]
+    with pytest.raises(InputDataError, match="with method='matched' first"):
+        sn.tl.call(cohort)
+
+
+def test_the_table_of_t_cells_has_a_row_per_cell_whatever_the_names() -> None:
+    cohort = simulate(n_cells=600, n_genes=4000, seed=1)
+    cohort.obs_names = [f"cell{i // 2}" for i in range(cohort.n_obs)]  # two samples' barcodes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = sn.analyse(cohort)
+    is_t = s.obs["t_state"].notna().to_numpy()
+    table = sn.get.t_cells(s)
+    assert list(table.index) == list(s.obs_names[is_t])
+    np.testing.assert_array_equal(
+        table[list(sn.keys.AXES)], s.obsm["t_axes"].loc[is_t], strict=True
+    )
+
+
 def test_steps_one_by_one_give_what_analyse_gives() -> None:
     cohort = simulate(n_cells=1200, n_genes=6000, seed=5)
     whole = sn.analyse(cohort)
@@ -175,6 +232,40 @@ def test_mistakes_meet_a_sentence(pbmc: ad.AnnData) -> None:
     scaled.X = scaled.X.toarray() - 1.0
     with pytest.raises(InputDataError, match="rank"):
         sn.tl.score(scaled, SETS, groupby=None)
+
+
+def test_genes_that_the_authors_filtered_are_not_measured() -> None:
+    """They are zero in X, and in raw as they were (CELLxGENE): missing is not zero."""
+    cohort = simulate(n_cells=400, n_genes=4000, seed=6)
+    gone = ["CD27", "CD28", "KLRG1", "B3GAT1", "TYROBP"]
+    lost = cohort.var_names.isin(gone)
+    absent = cohort[:, ~lost].copy()
+    kept = cohort.copy()
+    kept.raw = cohort
+    for adata in (cohort, kept):
+        adata.X = sparse.csr_matrix(adata.X.multiply(~lost))
+        adata.var["feature_is_filtered"] = lost
+    told, without, whole = (sn.analyse(a) for a in (cohort, absent, kept))
+    assert set(gone) <= set(told.var.loc["t_arm_phenotype", "genes_missing"].split())
+    assert told.var.loc["t_arm_phenotype", "coverage"] < 0.5
+    pd.testing.assert_frame_equal(told.var, without.var)
+    np.testing.assert_array_equal(told.X, without.X)
+    assert whole.var.loc["t_arm_phenotype", "genes_missing"] == ""
+
+
+def test_no_group_at_all_and_negative_counts_are_one_sentence(pbmc: ad.AnnData) -> None:
+    nowhere = pbmc.copy()
+    nowhere.obs["lineage"] = pd.Categorical([None] * nowhere.n_obs, categories=["T", "B"])
+    with pytest.raises(InputDataError, match=r"obs\['lineage'\] names no group"):
+        sn.tl.score(nowhere)
+    negative = pbmc.copy()
+    negative.X = -negative.X
+    negative.var_names = ["CD27", *negative.var_names[1:]]  # two columns of one gene are summed
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sn.analyse(negative)
+    (told,) = [w for w in caught if "names are not unique" not in str(w.message)]
+    assert "holds scaled values" in str(told.message)
 
 
 def test_bulk_fibroblasts_are_ordered_by_core_senescence(data: Path) -> None:

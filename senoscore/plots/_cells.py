@@ -56,6 +56,7 @@ from senoscore.plots._space import (
     largest_groups,
     obs_column,
     padj_of,
+    signature_table,
     z_of,
 )
 
@@ -324,9 +325,10 @@ def scores(
         settings, of the cells scored.
     """
     if signatures is None:
-        roles = s.var["role"].astype(str) if "role" in s.var else None
+        table = signature_table(s)
+        roles = table["role"].astype(str) if "role" in table else None
         wanted = [
-            str(n) for i, n in enumerate(s.var_names) if roles is None or roles.iloc[i] == "axis"
+            str(n) for i, n in enumerate(table.index) if roles is None or roles.iloc[i] == "axis"
         ]
     else:
         wanted = [signatures] if isinstance(signatures, str) else [str(n) for n in signatures]

@@ -1,4 +1,4 @@
-"""What pictures ask of the AnnData in score space."""
+"""What pictures ask of the AnnData in score space, or of one that `tl.score` wrote to."""
 
 from __future__ import annotations
 
@@ -95,11 +95,22 @@ def largest_groups(counts: NDArray[np.int64], limit: int) -> tuple[list[int], li
     return sorted(int(i) for i in by_size[:limit]), [int(i) for i in by_size[limit:]]
 
 
-def signature_position(s: AnnData, signature: str) -> int:
-    if signature not in s.var_names:
-        known = ", ".join(str(v) for v in s.var_names[:8])
+def signature_table(s: AnnData) -> pd.DataFrame:
+    """A row per signature: what was found of it, and why it is not scored."""
+    if keys.in_score_space(s):
+        return s.var
+    told: pd.DataFrame | None = s.uns.get(keys.UNS, {}).get("signatures")
+    if told is None:
+        raise InputDataError("no scores here: run senoscore.tl.score(adata) first")
+    return told
+
+
+def _row(s: AnnData, signature: str) -> pd.Series:
+    table = signature_table(s)
+    if signature not in table.index:
+        known = ", ".join(str(v) for v in table.index[:8])
         raise InputDataError(f"no signature {signature!r} among the scores; there are {known}, …")
-    return int(s.var_names.get_loc(signature))
+    return table.loc[signature]
 
 
 def column_of(matrix: Any, position: int) -> NDArray[np.float64]:
@@ -110,24 +121,32 @@ def column_of(matrix: Any, position: int) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64).ravel()
 
 
+def _scores(s: AnnData, signature: str, obsm: str, layer: str | None) -> NDArray[np.float64] | None:
+    _row(s, signature)
+    if obsm in s.obsm:
+        return np.asarray(s.obsm[obsm][signature], dtype=np.float64)
+    if not keys.in_score_space(s) or (layer is not None and layer not in s.layers):
+        return None
+    return column_of(s.layers[layer] if layer else s.X, int(s.var_names.get_loc(signature)))
+
+
 def z_of(s: AnnData, signature: str) -> NDArray[np.float64]:
     """z of one signature, NaN where it is not scored."""
-    return column_of(s.X, signature_position(s, signature))
+    z = _scores(s, signature, keys.OBSM_Z, None)
+    if z is None:
+        raise InputDataError("no z here: run senoscore.tl.score(adata) with method='matched' first")
+    return z
 
 
 def padj_of(s: AnnData, signature: str) -> NDArray[np.float64] | None:
     """Adjusted p of one signature, None where the method gives no p-values."""
-    if keys.LAYER_PADJ not in s.layers:
-        return None
-    return column_of(s.layers[keys.LAYER_PADJ], signature_position(s, signature))
+    return _scores(s, signature, keys.OBSM_PADJ, keys.LAYER_PADJ)
 
 
 def fact_of_signature(s: AnnData, name: str, column: str) -> str:
-    if column not in s.var:
-        return ""
     import pandas as pd
 
-    value = s.var[column].iloc[signature_position(s, name)]
+    value = _row(s, name).get(column)
     return "" if pd.isna(value) else str(value)
 
 
@@ -158,7 +177,7 @@ def axis_level(s: AnnData, axis: str) -> float | None:
     from senoscore.calling import AXIS_SIGNATURES
 
     name = AXIS_SIGNATURES[axis][0]
-    if name not in s.var_names or keys.OBS_LINEAGE not in s.obs:
+    if name not in signature_table(s).index or keys.OBS_LINEAGE not in s.obs:
         return None
     z, padj = z_of(s, name), padj_of(s, name)
     if padj is None:

@@ -35,7 +35,7 @@ from senoscore.plots._drawing import (
     write_beside,
     write_y,
 )
-from senoscore.plots._space import settings_of
+from senoscore.plots._space import settings_of, signature_table
 
 
 def coverage(
@@ -66,7 +66,8 @@ def coverage(
     """
     from senoscore.settings import ScoreSettings
 
-    var = s.var if signatures is None else s.var.loc[list(signatures)]
+    table = signature_table(s)
+    var = table if signatures is None else table.loc[list(signatures)]
     share = 100 * var["coverage"].to_numpy(dtype=np.float64)
     scored = (var["status"].astype(str) == "scored").to_numpy()
     order = np.lexsort((np.asarray(var.index, dtype=str), -share, ~scored))[:max_signatures]
@@ -86,8 +87,8 @@ def coverage(
             )
         ax.set_xlim(0, 100)
         ax.set_xlabel("voting weight that the file measures (%)")
-        if len(order) < len(s.var):
-            write_above(ax, f"{len(order)} of {len(s.var)} signatures")
+        if len(order) < len(table):
+            write_above(ax, f"{len(order)} of {len(table)} signatures")
     return ax
 
 

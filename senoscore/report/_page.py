@@ -117,6 +117,8 @@ def cell_text(value: Any, column: str = "") -> str:
     --------
     >>> [cell_text(v, c) for v, c in ((1234, "n_cells"), (0.034, "frac_senescent"), (2.0, "z"))]
     ['1,234', '3.4\xa0%', '2.00']
+    >>> [cell_text(0.007, c) for c in ("se_0.05", "se_spearman_z_depth")]
+    ['0.7\xa0%', '0.007']
     >>> cell_text(float("nan")), cell_text(3e-7, "pvalue"), cell_text(float("-inf"), "low")
     ('–', '3.0e-07', 'none')
     """
@@ -124,12 +126,17 @@ def cell_text(value: Any, column: str = "") -> str:
         return "–"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    share = column.startswith(("frac_", "fpr_", "se_")) or column == "coverage"
-    if isinstance(value, (int, np.integer)) and not share:
+    if isinstance(value, (int, np.integer)) and not _is_share(column):
         return f"{int(value):,}"
     if isinstance(value, (int, np.integer, float, np.floating)):
         return _number_text(float(value), column)
     return clean_label(value, limit=2000) if str(value) else ""
+
+
+def _is_share(column: str) -> bool:
+    """`se_0.05` is the error of a share, `se_spearman_z_depth` that of a correlation."""
+    error = column.startswith("se_") and column[3:4].isdigit()
+    return column.startswith(("frac_", "fpr_")) or column == "coverage" or error
 
 
 def _number_text(number: float, column: str) -> str:
@@ -137,7 +144,7 @@ def _number_text(number: float, column: str) -> str:
         return "–"
     if np.isinf(number):
         return "none"
-    if column.startswith(("frac_", "fpr_", "se_")) or column == "coverage":
+    if _is_share(column):
         return percent(number, 1.0) if number else "0\N{NO-BREAK SPACE}%"
     if column.startswith("n_") or column == "depth_stratum":
         return f"{number:,.0f}"

@@ -164,6 +164,9 @@ def _sample_key(found: Artefacts) -> str | None:
 
 def lineages_section(found: Artefacts, *, figures: bool) -> dict[str, Any]:
     lineage, subset = found.obs(keys.OBS_LINEAGE), found.obs(keys.OBS_LINEAGE_SUBSET)
+    # of T cells what their genes resolve where the label leaves it open, as in the sections on T cells
+    t_subset = found.obs(keys.OBS_T_SUBSET)
+    subset = np.where([name is None for name in t_subset], subset, t_subset)
     source = found.obs(keys.OBS_LINEAGE_SOURCE)
     rows = []
     for name in keys.LINEAGES:
@@ -448,6 +451,7 @@ _SHOWN_ELSEWHERE: Final = (
     "calibration.tsv", "coverage.tsv", "donors.tsv", "labels.tsv", "lineages.tsv", "pooled.tsv",
     "t_cells_exhausted.tsv", "t_cells_senescent.tsv",
     "certificate.tsv", "targets.tsv", "agreement.tsv",
+    "protein_audit.tsv",
 )  # fmt: skip
 
 
@@ -473,6 +477,9 @@ def comparisons_section(found: Artefacts, *, figures: bool) -> list[dict[str, An
         {
             "n_made": int(table["effect"].notna().sum()),
             "n_found": int((table["padj"] <= 0.05).sum()),
+            "reasons": [str(note) for note in table["note"].dropna().unique() if note][:3]
+            if "note" in table
+            else [],
             "figures": _forests(table) if figures else [],
             "table": table_of(
                 table.sort_values("pvalue", kind="stable", na_position="last"),
@@ -502,7 +509,7 @@ def _forests(table: pd.DataFrame, limit: int = 15) -> list[Picture]:
         made.append(
             picture(
                 single(partial(_forest, rows, unit)),
-                height=0.9 + 0.27 * len(rows),
+                height=0.9 + 0.4 * len(rows),
                 alt=f"Effects in {unit} with their intervals, {len(rows)} of {len(of)}.",
                 caption=f"Effects in {unit}: the {len(rows)} of {len(of)} with the smallest p, each "
                 "with its confidence interval. Filled: false-discovery rate at most 5 %. They were "
@@ -525,7 +532,10 @@ def _forest(rows: pd.DataFrame, unit: str, ax: Axes) -> None:
     plots.write_y(
         ax,
         [
-            plots.clean_label(f"{level or term}: {lineage} {name} ({measure})", limit=44)
+            # of two lines, so that neither has to be cut to what says nothing
+            plots.clean_label(f"{lineage} {name}", limit=46)
+            + "\n"
+            + plots.clean_label(f"{level or term}, {measure.replace('_', ' ')}", limit=46)
             for term, level, lineage, name, measure in zip(
                 *(rows[c].astype(str) for c in ("term", "level", "lineage", "name", "measure")),
                 strict=True,
