@@ -175,7 +175,7 @@ _MEANING: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]]] = {
         "smooth": (
             "An embedding ('obsm/X_pca') or a graph ('obsp/connectivities') by which z is also averaged over "
             "neighbours of the same lineage; no p-value and no call depends on it. null: not at all.",
-            {},
+            {"pattern": r"^obs[mp]/."},
         ),
         "smooth_neighbors": ("Neighbours of a cell in that embedding.", {"ge": 1, "le": 1000}),
     },
@@ -817,6 +817,8 @@ def _sentence(details: ErrorDetails, places: Places) -> str:
             what = "should be 64 hexadecimal digits"
         elif path[0] in ("results", "pathvars") or path[-1] == "path":
             what = "should have no '{', '}', '<' or '>' in it, which Snakemake reads its own way"
+        elif path[-1] == "smooth":
+            what = "should be an embedding, 'obsm/X_pca', or a graph, 'obsp/connectivities'"
         else:
             what = "an id has letters, digits, '.', '_' and '-', and starts with a letter or digit"
     elif details["type"] == "tuple_type":

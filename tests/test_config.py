@@ -272,6 +272,8 @@ pathvars: {log: x, results: y}
          "line 2: score.signature_files.0: the file 'no.gmt' does not exist"),
         ("datasets: {a: x}\nscore: {signatures: verdict}\n", "line 2: score.signatures: should be a "
          "list, found 'verdict': write it in brackets"),
+        ("datasets: {a: x}\ncall: {smooth: X_pca}\n", "line 2: call.smooth: should be an embedding, "
+         "'obsm/X_pca', or a graph, 'obsp/connectivities'"),
         ("datasets: no.tsv\n", "datasets: the table 'no.tsv' does not exist"),
         ("!!python/object/apply:os.system [x]\n", "line 1: not valid YAML: could not determine a "
          "constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),

@@ -484,6 +484,12 @@ def test_calibration_draws_a_line_per_lineage() -> None:
     np.testing.assert_allclose(observed[0], [0.51, 0.0525, 0.011, 0.0012])
 
 
+@pytest.mark.parametrize("draw", [pl.calibration, pl.burden, pl.agreement])
+def test_what_is_no_table_is_refused_with_the_name_of_one(s: Any, draw: Any) -> None:
+    with pytest.raises(InputDataError, match=r"such as (\w+)\.tsv, .* found AnnData without"):
+        draw(s)
+
+
 def test_an_empty_calibration_says_so() -> None:
     axes = pl.calibration(pd.DataFrame(columns=["lineage", "depth_stratum", "fpr_0.05"]))
     assert all("No calibration" in words(ax)[0] for ax in axes)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from senoscore.plots._drawing import LINEAGE_NAMES, clean_label, one_axes, plain_style, say, write_y
+from senoscore.plots._drawing import (
+    LINEAGE_NAMES,
+    clean_label,
+    one_axes,
+    plain_style,
+    require_table,
+    say,
+    write_y,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +44,7 @@ def agreement(table: pd.DataFrame, *, lineage: str = "T", ax: Axes | None = None
         for no relation and 1 for the same order. Above it Cohen's kappa of the cells that are
         called. Empty: not defined, such as kappa where neither calls a cell.
     """
+    require_table(table, "agreement.tsv", "lineage", "a", "b", "spearman")
     rows = table[table["lineage"].astype(str) == lineage]
     with plain_style():
         if len(rows) == 0:

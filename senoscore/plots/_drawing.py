@@ -225,6 +225,16 @@ def many_axes(
     return given
 
 
+def require_table(table: Any, file: str, *columns: str) -> None:
+    """Refuse what is not the table that a picture is of: an AnnData, or another table."""
+    lacking = [c for c in columns if c not in getattr(table, "columns", ())]
+    if lacking:
+        raise InputDataError(
+            f"this picture is of a table such as {file}, with the columns {', '.join(columns)}; found "
+            f"{type(table).__name__} without {', '.join(lacking)}"
+        )
+
+
 def write_y(ax: Axes, labels: Sequence[str]) -> None:
     """Row labels, first row on top."""
     ax.set_yticks(np.arange(len(labels)), list(labels), parse_math=False)

@@ -30,6 +30,7 @@ from senoscore.plots._drawing import (
     many_axes,
     one_axes,
     plain_style,
+    require_table,
     say,
     write_above,
     write_beside,
@@ -113,6 +114,7 @@ def calibration(table: pd.DataFrame, *, ax: Axes | Sequence[Axes] | None = None)
         nominal rate from .5 to .0001, over all depths (a QQ plot of p-values at round numbers);
         honest p-values lie on the diagonal.
     """
+    require_table(table, "calibration.tsv", "lineage", "depth_stratum", "fpr_0.05")
     with plain_style():
         axes = many_axes(ax, 2, 7.6, 3.4, across=True) if ax is None else many_axes(ax, 2, 0, 0)
         if len(table) == 0:
@@ -205,6 +207,7 @@ def burden(
         share, which says how well this donor's cells determine it, not how donors differ.
         Donors with too few cells have no dot.
     """
+    require_table(table, "donors.tsv", "donor", "lineage", "n_qc_pass")
     rows = table[table["lineage"].astype(str) == lineage]
     # a table by subset also holds the whole lineage, or is summed by whoever asks for it
     rows = rows.drop_duplicates("donor")
