@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from senoscore.kernels.pack import compact
+from senoscore.kernels.pack import compact, pack
 from senoscore.kernels.passes import COUNTS, FIX_X, LINEAR, LOG, gene_roles, scan_rows
 from senoscore.streaming import Panel, _Growing, as_float
 
@@ -39,10 +39,13 @@ def test_rows_of_a_panel_are_those_that_were_put_in(rows: list[int], largest: fl
     dense = np.random.default_rng(0).poisson(0.7, (6, 400)).astype(np.float32)
     dense[2], dense[0, 7] = 0, largest
     full = sparse.csr_matrix(dense)
-    panel = Panel(full.indptr.astype(np.int64), compact(full.indices), compact(full.data), 400)
-    taken = panel[np.asarray(rows, np.int64)]
-    assert (taken.dtype, taken.indices.dtype) == (np.float32, np.int32)
-    np.testing.assert_array_equal(taken.toarray(), dense[rows])
+    panel, wanted = Panel.of(full), np.asarray(rows, np.int64)
+    stored = Panel.from_arrays(panel.to_arrays("some"), "some")
+    for found in (panel[wanted], stored[wanted], Panel(panel.rows.take(wanted), 400).columns()):
+        assert (found.dtype, found.indices.dtype) == (np.float32, np.int32)
+        np.testing.assert_array_equal(found.toarray(), dense[rows])
+    genes = [399, 7, 30]
+    np.testing.assert_array_equal(stored.columns(genes).toarray(), dense[:, genes])
 
 
 @pytest.mark.parametrize("share", [1e-3, 0.2, 1.0])  # what is told of the rest may be wrong
@@ -54,10 +57,10 @@ def test_parts_that_are_appended_are_those_joined(share: float) -> None:
         for n, kind in zip((5, 0, 900, 3, 70), kinds, strict=True)
     ]
     for n in range(len(parts) + 1):
-        growing = _Growing()
+        growing = _Growing(np.uint8)
         for part in parts[:n]:
             growing.append(part, share)
-        joined = np.concatenate(parts[:n]) if n else np.zeros(0, np.uint8)
+        joined = np.concatenate([*parts[:n], np.zeros(1, np.uint8)])
         assert growing.whole().dtype == joined.dtype
         np.testing.assert_array_equal(growing.whole(), joined)
 
@@ -66,14 +69,13 @@ def test_parts_that_are_appended_are_those_joined(share: float) -> None:
 def test_panels_of_shards_are_the_panel_of_all(cuts: list[int]) -> None:
     dense = np.random.default_rng(0).poisson(0.7, (6, 40)).astype(np.float32)
     dense[3, 5] = 300  # takes more bytes than the rows before
-
-    def panel(rows: np.ndarray) -> Panel:
-        some = sparse.csr_matrix(rows)
-        return Panel(some.indptr.astype(np.int64), compact(some.indices), compact(some.data), 40)
-
-    joined = Panel.stack([panel(rows) for rows in np.split(dense, cuts)], 40)
+    shards = [Panel.of(sparse.csr_matrix(rows)) for rows in np.split(dense, cuts)]
+    joined, whole = Panel.stack(shards, 40), Panel.of(sparse.csr_matrix(dense))
     np.testing.assert_array_equal(joined.columns().toarray(), dense)
-    assert (joined.shape, joined.data.dtype) == ((6, 40), np.uint16)
+    for name, values in whole.to_arrays("one").items():
+        found = joined.to_arrays("one")[name]
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(found, values)
     assert Panel.stack([], 40).shape == (0, 40)
 
 
@@ -114,7 +116,7 @@ def test_the_first_pass_adds_up_what_is_there(kind: str, code: int, width: type)
     indptr = np.empty(n_cells + 1, np.int64)
     indices, data = np.empty(matrix.nnz, np.int32), np.empty(matrix.nnz, width)
     scan_rows(
-        matrix.indptr.astype(np.int64), matrix.indices, matrix.data, code,
+        *pack(matrix.indptr.astype(np.int64), matrix.indices, matrix.data), code,
         gene_roles(classes, panel), lineage, metrics, sums, indptr, indices, data,
     )  # fmt: skip
 
