@@ -213,7 +213,7 @@ class Kept(RowBlocks):
                 waiting.append(pool.submit(self._keep, block))
                 if len(waiting) > _WAITING:
                     yield waiting.popleft().result
-            wait(waiting)  # the pool ends when the last has been handed out
+            wait(waiting)  # a pool that ends lets go of what it has not begun
         for packed in waiting:
             yield packed.result
         if self._is_lost:

@@ -32,6 +32,7 @@ from senoscore.kernels.passes import (
     score_rows,
     take_columns,
     take_rows,
+    to_genes,
 )
 from senoscore.null import Plan
 from senoscore.scratch import Kept, PackedBlock, pack_block
@@ -67,15 +68,17 @@ def _map_packed(
     """`function` of all rows, packed, as `map_blocks`; and the rows."""
 
     def one(load: Callable[[], PackedBlock]) -> tuple[PackedBlock, T]:
-        block = intake.packed(load())
+        block = load()
         return block, function(block)
 
     owner = source.owner if isinstance(source, LentRows) else source
+    loads: Iterator[Callable[[], PackedBlock]]
     if isinstance(owner, Kept):
-        loads = owner.iter_packed(block_size=block_size, threads=threads, rows=rows)
+        kept = owner.iter_packed(block_size=block_size, threads=threads, rows=rows)
+        loads = (partial(intake.load, one) for one in kept)
     else:
         blocks = source.iter_blocks(block_size=block_size, threads=threads, rows=rows)
-        loads = (partial(pack_block, block) for block in blocks)
+        loads = (partial(intake.pack, block) for block in blocks)
     for block, result in _in_turn((partial(one, load) for load in loads), threads):
         if progress is not None:
             progress(block.rows.n_rows)
@@ -143,37 +146,30 @@ class Intake:
         data = as_float(block.data)
         if self.identity:
             return block._replace(data=data)
-        if not self.merges:
-            return block._replace(
-                indices=self.columns[block.indices], data=data, n_vars=self.n_genes
-            )
-        logged = self.kind == LOG
-        values = data.astype(np.float64)
-        if logged:
-            values = np.expm1(values * self.scale)
-        row = np.repeat(np.arange(block.n_obs), np.diff(block.indptr))
-        # coo -> csr adds what falls on the same row and gene
-        merged = sparse.coo_matrix(
-            (values, (row, self.columns[block.indices])), shape=(block.n_obs, self.n_genes)
-        ).tocsr()
-        merged.eliminate_zeros()
-        values = merged.data
-        if logged:
+        linear = self.merges and self.kind == LOG
+        if self.merges:
+            data = data.astype(np.float64)
+        if linear:
+            data = np.expm1(data * self.scale)
+        indptr = np.empty_like(block.indptr)
+        indices, values = np.empty_like(block.indices), np.empty_like(data)
+        to_genes(block.indptr, block.indices, data, self.columns, indptr, indices, values)
+        indices, values = indices[: indptr[-1]], values[: indptr[-1]]
+        if linear:
             values = np.log1p(values) / self.scale
-        return CsrBlock(
-            start=block.start,
-            indptr=merged.indptr.astype(np.int64),
-            indices=merged.indices.astype(np.int32),
-            data=values,
-            n_vars=self.n_genes,
-        )
+        return CsrBlock(block.start, indptr, indices, values, self.n_genes)
 
-    def packed(self, block: PackedBlock) -> PackedBlock:
-        """The same of packed rows."""
+    def pack(self, block: CsrBlock) -> PackedBlock:
+        """The same, packed."""
+        return pack_block(self(block))
+
+    def load(self, load: Callable[[], PackedBlock]) -> PackedBlock:
+        """The same of packed rows that have to be fetched first."""
+        block = load()
         if self.identity and self.antibody is None:
             rows = block.rows
             return block._replace(rows=rows._replace(rest=as_float(rows.rest)))
-        return pack_block(self(block.unpacked()))
+        return self.pack(block.unpacked())
 
 
 _PACKED: Final = PackedRows._fields

@@ -48,6 +48,13 @@ NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
 _HALF: Final = 1 << (GROUP_SHIFT - 1)
 
 
+# multiplied by a single bit, this number has that bit's own six bits on top
+_DE_BRUIJN: Final = np.uint64(0x03F79D71B4CB0A89)
+_PLACE_OF_BIT: Final = np.empty(64, np.uint32)
+for _bit in range(64):
+    _PLACE_OF_BIT[(int(_DE_BRUIJN) << _bit & (2**64 - 1)) >> 58] = _bit
+
+
 @njit
 def log_fixed(value: float) -> int:
     """log(1 + value) in fixed point, in which nothing is left of the digits that log1p would save."""
@@ -116,6 +123,52 @@ def gene_roles(gene_class: NDArray[np.uint8], panel: NDArray[np.int64]) -> NDArr
     roles = gene_class.astype(np.int32)
     roles[panel] |= (np.arange(len(panel), dtype=np.int32) + 1) << 3
     return roles
+
+
+@njit
+def to_genes(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.floating],
+    columns: NDArray[np.int32],
+    out_indptr: NDArray[np.int64],
+    out_indices: NDArray[np.int32],
+    out_data: NDArray[np.floating],
+) -> None:
+    """Rows of columns as rows of genes, ascending and without zeros.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        CSR rows.
+    columns
+        The gene of each column; values of one gene are added up.
+    out_indptr, out_indices, out_data
+        Written; room for all values.
+    """
+    n_words = (int(columns.max()) >> 6) + 1
+    found = np.zeros(n_words, np.uint64)  # a bit for each gene: read off, they are in order
+    sums = np.zeros(n_words << 6, data.dtype)
+    n = 0
+    out_indptr[0] = 0
+    for i in range(indptr.shape[0] - 1):
+        own, values = indices[indptr[i] : indptr[i + 1]], data[indptr[i] : indptr[i + 1]]
+        for k in range(np.uint32(own.shape[0])):
+            gene = np.uint32(columns[np.uint32(own[k])])
+            found[gene >> np.uint32(6)] |= np.uint64(1) << np.uint64(gene & np.uint32(63))
+            sums[gene] += values[k]
+        for word in range(np.uint32(n_words)):
+            left = found[word]
+            found[word] = 0
+            while left != 0:
+                lowest = left & (~left + np.uint64(1))
+                left ^= lowest
+                bit = _PLACE_OF_BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                gene = (np.uint32(word) << np.uint32(6)) + bit
+                out_indices[n], out_data[n] = gene, sums[gene]
+                n += sums[gene] != 0
+                sums[gene] = 0
+        out_indptr[i + 1] = n
 
 
 @njit
