@@ -147,12 +147,10 @@ class Intake:
         if self.identity:
             return block._replace(data=data)
         linear = self.merges and self.kind == LOG
-        if self.merges:
-            data = data.astype(np.float64)
         if linear:
-            data = np.expm1(data * self.scale)
-        indptr = np.empty_like(block.indptr)
-        indices, values = np.empty_like(block.indices), np.empty_like(data)
+            data = np.expm1(data.astype(np.float64) * self.scale)
+        indptr, indices = np.empty_like(block.indptr), np.empty_like(block.indices)
+        values = np.empty(len(data), np.float64 if self.merges else data.dtype)
         to_genes(block.indptr, block.indices, data, self.columns, indptr, indices, values)
         indices, values = indices[: indptr[-1]], values[: indptr[-1]]
         if linear:

@@ -148,7 +148,7 @@ def to_genes(
     """
     n_words = (int(columns.max()) >> 6) + 1
     found = np.zeros(n_words, np.uint64)  # a bit for each gene: read off, they are in order
-    sums = np.zeros(n_words << 6, data.dtype)
+    sums = np.zeros(n_words << 6, out_data.dtype)
     n = 0
     out_indptr[0] = 0
     for i in range(indptr.shape[0] - 1):
