@@ -486,24 +486,6 @@ class _Run:
         return [read_npz(path, prefix) for path in found]
 
 
-def _panel_arrays(name: str, matrix: Panel) -> dict[str, NDArray[Any]]:
-    from senoscore.kernels.pack import compact
-
-    return {
-        f"{name}_data": compact(matrix.data),
-        f"{name}_indices": compact(matrix.indices),
-        f"{name}_indptr": matrix.indptr.astype(np.int64),
-        f"{name}_shape": np.asarray(matrix.shape, np.int64),
-    }
-
-
-def _panel(parts: Mapping[str, NDArray[Any]], name: str) -> Panel:
-    from senoscore.streaming import Panel
-
-    indptr, indices, data = (parts[f"{name}_{part}"] for part in ("indptr", "indices", "data"))
-    return Panel(indptr, indices, data, int(parts[f"{name}_shape"][1]))
-
-
 # --------------------------------------------------------------------------------------------
 # inspect
 
@@ -558,8 +540,8 @@ def _qc(run: _Run) -> None:
             "n_cells": found.n_cells,
             "sample_rows": found.sample_rows,
             "panel_genes": data.genes.symbols[annotate.panel_positions(data)],
-            **_panel_arrays("panel", found.panel),
-            **_panel_arrays("sample", found.sample),
+            **found.panel.to_arrays("panel"),
+            **found.sample.to_arrays("sample"),
         },
     )
 
@@ -573,8 +555,8 @@ def _merged_scan(run: _Run, *, sample: bool = True) -> Scan:
         for part in run.parts("qc"):
             rows, cells = part["sample_rows"][:0], Panel.stack([], int(part["sample_shape"][1]))
             if sample:
-                rows, cells = part["sample_rows"], _panel(part, "sample")
-            panel = _panel(part, "panel")
+                rows, cells = part["sample_rows"], Panel.from_arrays(part, "sample")
+            panel = Panel.from_arrays(part, "panel")
             scan = Scan(part["metrics"], part["sums"], part["n_cells"], panel, rows, cells)
             merged = scan if merged is None else merged.merge(scan)
         assert merged is not None
@@ -639,7 +621,7 @@ def _annotate(run: _Run) -> None:
     run.drop("qc", "labelled")
     genes = {"sums": found.sums, "n_cells": found.n_cells}
     if again is not None:
-        genes |= {"sample_rows": found.sample_rows, **_panel_arrays("sample", found.sample)}
+        genes |= {"sample_rows": found.sample_rows, **found.sample.to_arrays("sample")}
     run.later(write_npz, genes, run.path("stages/genes.npz"), compress=False)
     write_tsv(limits, run.path("stages/qc_limits.tsv"))
     write_tsv(label_table, run.path("labels.tsv"))
@@ -683,11 +665,11 @@ def _gene_sums(
     def read() -> tuple[Any, Any, Any, Any]:
         genes = read_npz(run.path("stages/genes.npz"))
         if "sample_rows" in genes:
-            rows, sample = genes["sample_rows"], _panel(genes, "sample")
+            rows, sample = genes["sample_rows"], Panel.from_arrays(genes, "sample")
         else:  # lineages were known in the first pass, which drew the sample
             parts = run.read_parts("qc", "sample")
             rows = np.concatenate([part["sample_rows"] for part in parts])
-            panels = [_panel(part, "sample") for part in parts]
+            panels = [Panel.from_arrays(part, "sample") for part in parts]
             sample = Panel.stack(panels, panels[0].n_vars)
         return genes["sums"], genes["n_cells"], rows, sample
 

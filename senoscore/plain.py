@@ -85,12 +85,9 @@ def score_plain(
             return means.score_genes(block.indptr, block.indices, block.data, n, sets, controls)
         return means.mean(block.indptr, block.indices, block.data, n, sets)
 
-    parts = [
-        values
-        for _, values in streaming.map_blocks(
-            one, source, block_size=block_size, threads=threads, rows=rows
-        )
-    ]
+    parts = list(
+        streaming.map_blocks(one, source, block_size=block_size, threads=threads, rows=rows)
+    )
     out = np.vstack(parts) if parts else np.zeros((0, len(prepared.signatures)))
     here = codes if rows is None else codes[rows[0] : rows[1]]
     # admitted in the cell's own group; a cell of no group has no score

@@ -7,7 +7,6 @@ compressed matrix and read back three times as fast. It is gone with the object,
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import logging
 import os
@@ -16,20 +15,21 @@ import shutil
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from senoscore.errors import SenoscoreError
 from senoscore.inspect import Facts, inspect_file
-from senoscore.io._canonical import cut_block
-from senoscore.io._rows import UnitRows, _in_order, _Pool, _recut
+from senoscore.io._rows import _AHEAD_BYTES, _in_order, _Pool, _recut
 from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
-from senoscore.kernels.pack import compact, pack_rows, unpack_rows
+from senoscore.kernels.pack import PackedRows, compact, pack
 from senoscore.reader import Job, Reader
 
 logger = logging.getLogger(__name__)
@@ -39,19 +39,59 @@ _MARGIN: Final = 1 << 30
 _WAITING: Final = 2  # blocks that may wait to be packed
 
 
+class PackedBlock(NamedTuple):
+    """Some consecutive rows of a matrix, packed."""
+
+    start: int
+    rows: PackedRows
+    n_vars: int
+
+    def unpacked(self) -> CsrBlock:
+        """The same rows as they were."""
+        from senoscore.kernels.passes import take_rows  # who only packs need not load it
+
+        rows, n = self.rows, len(self.rows.codes)
+        indices, data = np.empty(n, np.int32), np.empty(n, rows.rest.dtype)
+        take_rows(*rows, np.arange(rows.n_rows), rows.indptr, indices, data)
+        return CsrBlock(self.start, rows.indptr, indices, data, self.n_vars)
+
+
+def pack_block(block: CsrBlock) -> PackedBlock:
+    """A block, packed."""
+    return PackedBlock(block.start, pack(block.indptr, block.indices, block.data), block.n_vars)
+
+
 class Unit(NamedTuple):
-    """Where some rows lie: codes, then steps and values that stand apart."""
+    """Where some rows lie: codes, then steps and values that stand apart.
+
+    indptr, far_at, rest_at: as in `PackedRows`. far, rest: in which type.
+    """
 
     start: int
     indptr: NDArray[np.int64]
+    far_at: NDArray[np.int64]
+    rest_at: NDArray[np.int64]
     offset: int
-    far: tuple[np.dtype[Any], int]
-    rest: tuple[np.dtype[Any], int]
+    far: np.dtype[Any]
+    rest: np.dtype[Any]
 
     @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return int(self.indptr[-1]) + sum(kind.itemsize * n for kind, n in (self.far, self.rest))
+    def stop(self) -> int:
+        """The row after the last."""
+        return self.start + len(self.indptr) - 1
+
+    @property
+    def ends(self) -> list[int]:
+        """Where each part ends, in bytes."""
+        sizes = (
+            int(at[-1]) * kind.itemsize
+            for at, kind in (
+                (self.indptr, np.dtype(np.uint8)),
+                (self.far_at, self.far),
+                (self.rest_at, self.rest),
+            )
+        )
+        return list(accumulate(sizes))
 
 
 def has_room(folder: Path, nnz: int, value_bytes: float = 0) -> bool:
@@ -70,17 +110,11 @@ class Packer:
         self._file = file
         self._end = 0
 
-    def keep(self, block: CsrBlock) -> Unit:
+    def keep(self, block: PackedBlock) -> Unit:
         """Write a block; where it lies now."""
-        n = len(block.data)
-        longest = int(np.diff(block.indptr).max(initial=0))
-        codes, place = np.empty(n, np.uint8), np.empty(longest + 1, np.int32)
-        # room for all; what is not written to costs nothing
-        far, rest = np.empty(n + 1, np.int32), np.empty(n + 1, block.data.dtype)
-        n_far, n_rest = pack_rows(block.indptr, block.indices, block.data, codes, place, far, rest)
-        parts = [codes, compact(far[:n_far]), compact(rest[:n_rest])]
-        far_kind, rest_kind = ((part.dtype, len(part)) for part in parts[1:])
-        unit = Unit(block.start, block.indptr, self._end, far_kind, rest_kind)
+        indptr, codes, far_at, far, rest_at, rest = block.rows
+        parts = [codes, compact(far[: far_at[-1]]), compact(rest[: rest_at[-1]])]
+        unit = Unit(block.start, indptr, far_at, rest_at, self._end, parts[1].dtype, parts[2].dtype)
         for part in parts:
             view = part.view(np.uint8).data
             self._end += len(view)
@@ -89,7 +123,7 @@ class Packer:
         return unit
 
 
-class Kept(UnitRows):
+class Kept(RowBlocks):
     """A source whose rows are read from it once, and from scratch after that.
 
     Its blocks are those of the source. The first reading of all rows fills the scratch file; readings
@@ -115,6 +149,7 @@ class Kept(UnitRows):
         self._packer: Packer | None = None
         self._stored: list[Unit] = []
         self._reader: Reader | None = None
+        self._is_lost = False
         self.is_full = False
 
     def close(self) -> None:
@@ -126,14 +161,42 @@ class Kept(UnitRows):
         return self._source.nbytes_compressed
 
     def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
+        loads = self.iter_packed(block_size=block_size, threads=threads, rows=(first, last))
+        with _Pool(threads) as pool:
+            plans = ((_AHEAD_BYTES, pool.submit(_unpacked, load)) for load in loads)
+            yield from _recut(_in_order(pool, plans, threads + 1), first, last, block_size)
+
+    def iter_packed(
+        self, *, block_size: int, threads: int, rows: tuple[int, int] | None = None
+    ) -> Iterator[Callable[[], PackedBlock]]:
+        """The rows in order, packed, as soon as one asks for them, from any thread.
+
+        Parameters
+        ----------
+        block_size
+            Rows that are read at a time, if this is the first time; the heights of what comes differ.
+        threads, rows
+            As in `iter_blocks`.
+        """
+        first, last = (0, self.n_obs) if rows is None else rows
         if self.is_full:
-            return super()._iterate(first, last, block_size, threads)
+            return (
+                partial(self._load, unit, max(unit.start, first), min(unit.stop, last), self._file)
+                for unit in self._stored
+                if max(unit.start, first) < min(unit.stop, last)
+            )
         if (first, last) != (0, self.n_obs):
-            return self._read_source(first, last, block_size, threads)
+            return self._from_source(first, last, block_size, threads)
         reader, self._reader = self._reader, None
         if reader is not None:
             return self._by_other(reader, block_size, threads)
         return self._filling(self._read_source(first, last, block_size, threads), threads)
+
+    def _from_source(
+        self, first: int, last: int, block_size: int, threads: int
+    ) -> Iterator[Callable[[], PackedBlock]]:
+        for block in self._read_source(first, last, block_size, threads):
+            yield partial(pack_block, block)
 
     def _read_source(
         self, first: int, last: int, block_size: int, threads: int
@@ -142,49 +205,47 @@ class Kept(UnitRows):
 
     # ------------------------------------------------------------------ the first time
 
-    def _filling(self, blocks: Iterator[CsrBlock], threads: int) -> Iterator[CsrBlock]:
-        waiting: deque[Future[None]] = deque()
-        failed = False
+    def _filling(
+        self, blocks: Iterator[CsrBlock], threads: int
+    ) -> Iterator[Callable[[], PackedBlock]]:
+        waiting: deque[Future[PackedBlock]] = deque()
         self._drop()
         with _Pool(threads, n=1) as pool:  # not more: blocks are written in order
             for block in blocks:
-                if not failed:
-                    waiting.append(pool.submit(self._keep, block))
-                yield block
-                while len(waiting) > _WAITING:
-                    failed = self._is_lost(waiting.popleft()) or failed
-            while waiting:
-                failed = self._is_lost(waiting.popleft()) or failed
-        if failed:
+                waiting.append(pool.submit(self._keep, block))
+                if len(waiting) > _WAITING:
+                    yield waiting.popleft().result
+            wait(waiting)  # a pool that ends lets go of what it has not begun
+        for packed in waiting:
+            yield packed.result
+        if self._is_lost:
             self._drop()
-        self.is_full = not failed
-        if self.is_full:
-            self._source.close()
+            return
+        self.is_full = True
+        self._source.close()
 
-    def _keep(self, block: CsrBlock) -> None:
-        if self._packer is None:
-            file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-            self._packer = Packer(self._keep_open(file))
-        self._stored.append(self._packer.keep(block))
+    def _keep(self, block: CsrBlock) -> PackedBlock:
+        packed = pack_block(block)
+        if not self._is_lost:
+            try:
+                if self._packer is None:
+                    file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+                    self._packer = Packer(self._keep_open(file))
+                self._stored.append(self._packer.keep(packed))
+            except OSError as error:
+                logger.info("scratch data cannot be written (%s): the file is read again", error)
+                self._is_lost = True
+        return packed
 
     def _keep_open(self, file: IO[bytes]) -> IO[bytes]:
         self._file = file
         self.stack.callback(file.close)
         return file
 
-    @staticmethod
-    def _is_lost(done: Future[None]) -> bool:
-        error = done.exception()
-        if isinstance(error, OSError):
-            logger.info("scratch data cannot be written (%s): the file is read again", error)
-        elif error is not None:
-            raise error
-        return error is not None
-
     def _drop(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file, self._stored, self._packer = None, [], None
+        self._file, self._stored, self._packer, self._is_lost = None, [], None, False
 
     # ------------------------------------------------------------------ by another process
 
@@ -195,81 +256,61 @@ class Kept(UnitRows):
         """
         self._reader = reader
 
-    def _by_other(self, reader: Reader, block_size: int, threads: int) -> Iterator[CsrBlock]:
+    def _by_other(
+        self, reader: Reader, block_size: int, threads: int
+    ) -> Iterator[Callable[[], PackedBlock]]:
         self._drop()
         assert reader.file is not None
         self._keep_open(os.fdopen(os.dup(reader.file.fileno()), "rb", buffering=0))
         at = 0
         try:
-            with _Pool(threads) as pool:
-                units = _in_order(pool, self._hand_on(reader, pool), self._ahead(threads))
-                for block in _recut(units, 0, self.n_obs, block_size):
-                    at = block.start + block.n_obs
-                    yield block
+            for unit in reader.units():
+                self._stored.append(unit)
+                yield partial(self._load, unit, unit.start, unit.stop, self._file)
+                at = unit.stop
         except OSError as error:
             logger.info("%s: the rest is read here", error)
             reader.close()
+            self._file = None  # what was handed out may not have been read: it is closed with this
             self._drop()
-            yield from self._read_source(at, self.n_obs, block_size, threads)
+            yield from self._from_source(at, self.n_obs, block_size, threads)
             return
         finally:
             reader.close()
         self.is_full = True
         self._source.close()
 
-    def _hand_on(self, reader: Reader, pool: _Pool) -> Iterator[tuple[int, Future[CsrBlock]]]:
-        for unit in reader.units():
-            self._stored.append(unit)
-            first, last = unit.start, unit.start + len(unit.indptr) - 1
-            yield self._unit_bytes(first, last), pool.submit(self._unit, first, last)
-
     # ------------------------------------------------------------------ from then on
 
-    def _units(self, first: int, last: int, block_size: int) -> Iterator[tuple[int, int]]:
-        for unit in self._stored:
-            a, b = max(unit.start, first), min(unit.start + len(unit.indptr) - 1, last)
-            if a < b:
-                yield a, b
-
-    def _ahead(self, threads: int) -> int:
-        return 1  # they are at hand faster than they are used
-
-    def _unit_bytes(self, first: int, last: int) -> int:
-        unit = self._stored[self._at(first)]
-        values = int(unit.indptr[-1]) / (len(unit.indptr) - 1)
-        return int((last - first) * values * (4 + self.dtype.itemsize))
-
-    def _at(self, row: int) -> int:
-        return bisect.bisect_right(self._stored, row, key=lambda unit: unit.start) - 1
-
-    def _unit(self, first: int, last: int) -> CsrBlock:
-        unit = self._stored[self._at(first)]
-        raw = self._read(unit)
-        n = int(unit.indptr[-1])
-        ends = np.cumsum([n, *(kind.itemsize * m for kind, m in (unit.far, unit.rest))])
-        far, rest = (
-            np.append(raw[a:b].view(kind), np.zeros(1, kind)).astype(wanted, copy=False)
-            for a, b, kind, wanted in (
-                (ends[0], ends[1], unit.far[0], np.int32),
-                (ends[1], ends[2], unit.rest[0], self.dtype),
-            )
-        )
-        indices, data = np.empty(n, np.int32), np.empty(n, self.dtype)
-        unpack_rows(unit.indptr, raw[:n], far, rest, indices, data)
-        block = CsrBlock(unit.start, unit.indptr, indices, data, self.n_vars)
-        return cut_block(block, first, last)
-
-    def _read(self, unit: Unit) -> NDArray[np.uint8]:
-        if self._file is None:
+    def _load(self, unit: Unit, first: int, last: int, file: IO[bytes] | None) -> PackedBlock:
+        if file is None or file.closed:
             raise RuntimeError("the matrix was closed while it was read")
-        raw = np.empty(unit.size, np.uint8)
-        view = raw.data
-        while view:
-            n = os.preadv(self._file.fileno(), [view], unit.offset + len(raw) - len(view))
-            if n == 0:
-                raise OSError("the scratch file is shorter than what was written to it")
-            view = view[n:]
-        return raw
+        raw = _read(file, unit.offset, unit.ends[-1])
+        codes, far, rest = np.split(raw, unit.ends[:-1])
+        values = (codes, _padded(far, unit.far, np.int32), _padded(rest, unit.rest, self.dtype))
+        starts = (unit.indptr, unit.far_at, unit.rest_at)
+        rows = PackedRows.of(zip(starts, values, strict=True))
+        return PackedBlock(first, rows.between(first - unit.start, last - unit.start), self.n_vars)
+
+
+def _padded(raw: NDArray[np.uint8], stored: np.dtype[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """What was stored, and one entry more."""
+    return np.append(raw.view(stored), np.zeros(1, stored)).astype(dtype, copy=False)
+
+
+def _unpacked(load: Callable[[], PackedBlock]) -> CsrBlock:
+    return load().unpacked()
+
+
+def _read(file: IO[bytes], offset: int, size: int) -> NDArray[np.uint8]:
+    raw = np.empty(size, np.uint8)
+    view = raw.data
+    while view:
+        n = os.preadv(file.fileno(), [view], offset + size - len(view))
+        if n == 0:
+            raise OSError("the scratch file is shorter than what was written to it")
+        view = view[n:]
+    return raw
 
 
 # ---------------------------------------------------------------------- the other process
@@ -314,4 +355,4 @@ def _read_for(job: Job, descriptor: int, facts: Facts | None) -> Iterator[Facts 
     ):
         packer = Packer(file)
         for block in rows.iter_blocks(block_size=job.block_size, threads=job.threads):
-            yield packer.keep(block)
+            yield packer.keep(pack_block(block))

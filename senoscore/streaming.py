@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
+from senoscore.errors import InputDataError
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
-from senoscore.io.blocks import CsrBlock, RowBlocks
-from senoscore.kernels.pack import compact
+from senoscore.io.blocks import CsrBlock, LentRows, RowBlocks
+from senoscore.kernels.pack import PackedRows, compact, pack
 from senoscore.kernels.passes import (
     LOG,
     N_BINS,
-    count_columns,
     gene_roles,
     make_walk,
     scan_rows,
     score_rows,
     take_columns,
     take_rows,
+    to_genes,
 )
 from senoscore.null import Plan
+from senoscore.scratch import Kept, PackedBlock, pack_block
 
 T = TypeVar("T")
 
@@ -46,35 +49,60 @@ def map_blocks(
     block_size: int,
     threads: int,
     rows: tuple[int, int] | None = None,
-    progress: Progress | None = None,
-) -> Iterator[tuple[CsrBlock, T]]:
-    """`function` of every block, in order, `threads` blocks at a time.
-
-    Blocks are handed out as they are read; no more than `threads + 1` wait at once.
-    """
+) -> Iterator[T]:
+    """`function` of every block, in order, `threads` blocks at a time."""
     blocks = source.iter_blocks(block_size=block_size, threads=threads, rows=rows)
+    return _in_turn((partial(function, block) for block in blocks), threads)
+
+
+def _map_packed(
+    function: Callable[[PackedBlock], T],
+    source: RowBlocks,
+    intake: Intake,
+    *,
+    block_size: int,
+    threads: int,
+    rows: tuple[int, int] | None,
+    progress: Progress | None,
+) -> Iterator[tuple[PackedBlock, T]]:
+    """`function` of all rows, packed, as `map_blocks`; and the rows."""
+
+    def one(load: Callable[[], PackedBlock]) -> tuple[PackedBlock, T]:
+        block = load()
+        return block, function(block)
+
+    owner = source.owner if isinstance(source, LentRows) else source
+    loads: Iterator[Callable[[], PackedBlock]]
+    if isinstance(owner, Kept):
+        kept = owner.iter_packed(block_size=block_size, threads=threads, rows=rows)
+        loads = (partial(intake.load, one) for one in kept)
+    else:
+        blocks = source.iter_blocks(block_size=block_size, threads=threads, rows=rows)
+        loads = (partial(intake.pack, block) for block in blocks)
+    for block, result in _in_turn((partial(one, load) for load in loads), threads):
+        if progress is not None:
+            progress(block.rows.n_rows)
+        yield block, result
+
+
+def _in_turn(tasks: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
+    """What the tasks give, in order, `threads` of them at a time.
+
+    They begin as they come; no more than `threads + 1` wait at once.
+    """
     if threads <= 1:
-        for block in blocks:
-            yield block, function(block)
-            if progress is not None:
-                progress(block.n_obs)
+        for task in tasks:
+            yield task()
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="senoscore") as pool:
-        waiting: deque[tuple[CsrBlock, Future[T]]] = deque()
-
-        def oldest() -> tuple[CsrBlock, T]:
-            block, future = waiting.popleft()
-            result = future.result()
-            if progress is not None:
-                progress(block.n_obs)
-            return block, result
-
-        for block in blocks:
-            waiting.append((block, pool.submit(function, block)))
+        waiting: deque[Future[T]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            del task
             if len(waiting) > threads:
-                yield oldest()
+                yield waiting.popleft().result()
         while waiting:
-            yield oldest()
+            yield waiting.popleft().result()
 
 
 def as_float(data: NDArray[Any]) -> NDArray[np.floating]:
@@ -118,49 +146,72 @@ class Intake:
         data = as_float(block.data)
         if self.identity:
             return block._replace(data=data)
-        if not self.merges:
-            return block._replace(
-                indices=self.columns[block.indices], data=data, n_vars=self.n_genes
-            )
-        logged = self.kind == LOG
-        values = data.astype(np.float64)
-        if logged:
-            values = np.expm1(values * self.scale)
-        row = np.repeat(np.arange(block.n_obs), np.diff(block.indptr))
-        # coo -> csr adds what falls on the same row and gene
-        merged = sparse.coo_matrix(
-            (values, (row, self.columns[block.indices])), shape=(block.n_obs, self.n_genes)
-        ).tocsr()
-        merged.eliminate_zeros()
-        values = merged.data
-        if logged:
+        linear = self.merges and self.kind == LOG
+        if linear:
+            data = np.expm1(data.astype(np.float64) * self.scale)
+        indptr, indices = np.empty_like(block.indptr), np.empty_like(block.indices)
+        values = np.empty(len(data), np.float64 if self.merges else data.dtype)
+        to_genes(block.indptr, block.indices, data, self.columns, indptr, indices, values)
+        indices, values = indices[: indptr[-1]], values[: indptr[-1]]
+        if linear:
             with np.errstate(divide="ignore", invalid="ignore"):  # scaled values are only counted
                 values = np.log1p(values) / self.scale
-        return CsrBlock(
-            start=block.start,
-            indptr=merged.indptr.astype(np.int64),
-            indices=merged.indices.astype(np.int32),
-            data=values,
-            n_vars=self.n_genes,
-        )
+        return CsrBlock(block.start, indptr, indices, values, self.n_genes)
+
+    def pack(self, block: CsrBlock) -> PackedBlock:
+        """The same, packed."""
+        return pack_block(self(block))
+
+    def load(self, load: Callable[[], PackedBlock]) -> PackedBlock:
+        """The same of packed rows that have to be fetched first."""
+        block = load()
+        if self.identity and self.antibody is None:
+            rows = block.rows
+            return block._replace(rows=rows._replace(rest=as_float(rows.rest)))
+        return self.pack(block.unpacked())
+
+
+_PACKED: Final = PackedRows._fields
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Stored values of some genes, cell by cell, in as few bytes as hold them.
+    """Stored values of some genes, cell by cell, in few bytes.
 
-    indptr, indices, data: CSR rows. n_vars: genes of the panel.
+    n_vars: genes of the panel.
     """
 
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.integer]
-    data: NDArray[Any]
+    rows: PackedRows
     n_vars: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """Cells and genes."""
-        return len(self.indptr) - 1, self.n_vars
+        return self.rows.n_rows, self.n_vars
+
+    @classmethod
+    def of(cls, matrix: sparse.csr_matrix) -> Panel:
+        """The rows of a matrix."""
+        packed = pack(matrix.indptr.astype(np.int64), matrix.indices, as_float(matrix.data))
+        return cls(packed, matrix.shape[1])
+
+    def to_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """As they are stored: in the fewest bytes, under `name`."""
+        stored = {f"{name}_{field}": compact(getattr(self.rows, field)) for field in _PACKED}
+        return stored | {f"{name}_shape": np.asarray(self.shape, np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], name: str) -> Panel:
+        """What `to_arrays` gave."""
+        if f"{name}_codes" not in arrays:
+            raise InputDataError(
+                "quality control was done by another version of senoscore: run stage qc again"
+            )
+        indptr, codes, far_at, far, rest_at, rest = (arrays[f"{name}_{field}"] for field in _PACKED)
+        starts = (at.astype(np.int64) for at in (indptr, far_at, rest_at))
+        values = (codes, far.astype(np.int32), as_float(rest))
+        rows = PackedRows.of(zip(starts, values, strict=True))
+        return cls(rows, int(arrays[f"{name}_shape"][1]))
 
     @classmethod
     def stack(cls, parts: Sequence[Panel], n_vars: int) -> Panel:
@@ -168,15 +219,14 @@ class Panel:
         joined = _PanelParts(n_vars)
         rows = np.cumsum([part.shape[0] for part in parts])
         for part, n in zip(parts, rows, strict=True):
-            joined.append(part, max(n, 1) / max(rows[-1], 1))
+            joined.append(part.rows, max(n, 1) / max(rows[-1], 1))
         return joined.whole()
 
     def __getitem__(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
         """Some rows by number, as the kernels take them."""
-        indptr = np.append(0, np.cumsum(self.indptr[rows + 1] - self.indptr[rows]))
-        indices = np.empty(indptr[-1], np.int32)
-        data = np.empty(indptr[-1], as_float(self.data[:0]).dtype)
-        take_rows(self.indptr, self.indices, self.data, rows, indptr, indices, data)
+        indptr = np.append(0, np.cumsum(np.diff(self.rows.indptr)[rows]))
+        indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.rows.rest.dtype)
+        take_rows(*self.rows, rows, indptr, indices, data)
         return sparse.csr_matrix((data, indices, indptr), shape=(len(rows), self.n_vars))
 
     def columns(self, wanted: ArrayLike | None = None) -> sparse.csr_matrix:
@@ -184,12 +234,15 @@ class Panel:
         places = np.arange(self.n_vars) if wanted is None else np.asarray(wanted, np.int64)
         place = np.full(self.n_vars, -1, np.int32)
         place[places] = np.arange(len(places), dtype=np.int32)
-        indptr = np.empty(len(self.indptr), np.int64)
-        count_columns(self.indptr, self.indices, place, indptr)
-        indices = np.empty(indptr[-1], np.int32)
-        data = np.empty(indptr[-1], as_float(self.data[:0]).dtype)
-        take_columns(self.indices, self.data, place, indices, data)
-        taken = sparse.csr_matrix((data, indices, indptr), shape=(self.shape[0], len(places)))
+        n = len(self.rows.codes)
+        indptr = np.empty(self.rows.n_rows + 1, np.int64)
+        # room for all; what is not written to costs nothing
+        indices, data = np.empty(n, np.int32), np.empty(n, self.rows.rest.dtype)
+        take_columns(*self.rows, place, indptr, indices, data)
+        n = indptr[-1]
+        taken = sparse.csr_matrix(
+            (data[:n].copy(), indices[:n].copy(), indptr), shape=(self.shape[0], len(places))
+        )
         taken.sort_indices()
         return taken
 
@@ -201,45 +254,46 @@ class _Growing:
     takes none.
     """
 
-    def __init__(self) -> None:
-        self._room: NDArray[Any] | None = None
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._room = np.empty(1, dtype)
         self._n = 0
 
     def append(self, part: NDArray[Any], share: float) -> None:
         """`share` (0-1): how much of all that is to come there is, with this part."""
         old, end = self._room, self._n + len(part)
-        dtype = part.dtype if old is None else np.promote_types(old.dtype, part.dtype)
-        if old is None or end > len(old) or dtype != old.dtype:
-            self._room = np.empty(max(end, int(1.05 * end / share)), dtype)
-            if old is not None:
-                self._room[: self._n] = old[: self._n]
-        assert self._room is not None
+        dtype = np.promote_types(old.dtype, part.dtype)
+        if end >= len(old) or dtype != old.dtype:
+            self._room = np.empty(max(end, int(1.05 * end / share)) + 1, dtype)
+            self._room[: self._n] = old[: self._n]
         self._room[self._n : end] = part
         self._n = end
 
     def whole(self) -> NDArray[Any]:
-        """All parts."""
-        return np.zeros(0, np.uint8) if self._room is None else self._room[: self._n]
+        """All parts, and a 0 after them."""
+        self._room[self._n] = 0
+        return self._room[: self._n + 1]
 
 
 class _PanelParts:
-    """Panels of consecutive rows, to become one."""
+    """Rows of a panel, to become one."""
 
     def __init__(self, n_vars: int) -> None:
         self._n_vars = n_vars
-        self._counts: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-        self._indices, self._data = _Growing(), _Growing()
+        self._counts: list[list[NDArray[np.int64]]] = [[np.zeros(1, np.int64)] for _ in range(3)]
+        self._values = [_Growing(kind) for kind in (np.uint8, np.int32, np.float32)]
 
-    def append(self, part: Panel, share: float) -> None:
+    def append(self, rows: PackedRows, share: float) -> None:
         """As `_Growing.append`."""
-        self._counts.append(np.diff(part.indptr))
-        self._indices.append(part.indices, share)
-        self._data.append(part.data, share)
+        for k, (at, values) in enumerate(rows.parts):
+            self._counts[k].append(np.diff(at))
+            self._values[k].append(values[: at[-1]], share)
 
     def whole(self) -> Panel:
-        """All of them as one."""
-        indptr = np.cumsum(np.concatenate(self._counts))
-        return Panel(indptr, self._indices.whole(), self._data.whole(), self._n_vars)
+        """All of them as one; the type of the values does not depend on how they came."""
+        starts = (np.cumsum(np.concatenate(counts)) for counts in self._counts)
+        codes, far, rest = (values.whole() for values in self._values)
+        values = (codes, far, as_float(compact(rest)))
+        return Panel(PackedRows.of(zip(starts, values, strict=True)), self._n_vars)
 
 
 @dataclass
@@ -319,39 +373,32 @@ def scan(
     first, last = rows if rows is not None else (0, source.n_obs)
     metrics = np.zeros((last - first, 6))
     roles = gene_roles(gene_class, panel)
-    width = np.uint16 if len(panel) < 2**16 else np.uint32
     private = _Private(lambda: (np.zeros((n_codes, intake.n_genes), np.int64),))
 
-    def one(stored: CsrBlock) -> tuple[Panel, NDArray[np.int64], Panel]:
-        block = intake(stored)
-        here = slice(block.start - first, block.start - first + block.n_obs)
+    def one(block: PackedBlock) -> tuple[PackedRows, NDArray[np.int64], PackedRows]:
+        rows, n = block.rows, len(block.rows.codes)
+        cells = slice(block.start, block.start + rows.n_rows)
         # room for all; what is not written to costs nothing
-        indptr = np.empty(block.n_obs + 1, np.int64)
-        indices, data = np.empty(len(block.data), np.int32), np.empty_like(block.data)
+        indptr = np.empty(rows.n_rows + 1, np.int64)
+        indices, data = np.empty(n, np.int32), np.empty(n, rows.rest.dtype)
         scan_rows(
-            block.indptr, block.indices, block.data, intake.kind, roles,
-            codes[block.start : block.start + block.n_obs], metrics[here], private.get()[0],
+            *rows, intake.kind, roles, codes[cells],
+            metrics[block.start - first : cells.stop - first], private.get()[0],
             indptr, indices, data,
         )  # fmt: skip
         used = indptr[-1]
-        kept = Panel(indptr, indices[:used].astype(width), compact(data[:used]).copy(), len(panel))
-        chosen = np.flatnonzero(sampled[block.start : block.start + block.n_obs])
-        whole = Panel(block.indptr, block.indices, block.data, block.n_vars)[chosen]
-        cells = Panel(
-            whole.indptr.astype(np.int64), compact(whole.indices), compact(whole.data), block.n_vars
-        )
-        return kept, chosen + block.start, cells
+        chosen = np.flatnonzero(sampled[cells])
+        return pack(indptr, indices[:used], data[:used]), chosen + block.start, rows.take(chosen)
 
     panels, samples = _PanelParts(len(panel)), _PanelParts(intake.n_genes)
-    chosen_rows = []
-    for block, (part, chosen, cells) in map_blocks(
-        one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
+    chosen_rows = [np.zeros(0, np.int64)]
+    for block, (part, chosen, whole) in _map_packed(
+        one, source, intake, block_size=block_size, threads=threads, rows=rows, progress=progress
     ):
-        share = (block.start + block.n_obs - first) / (last - first)
+        share = (block.start + block.rows.n_rows - first) / (last - first)
         panels.append(part, share)
-        if len(chosen):
-            chosen_rows.append(chosen)
-            samples.append(cells, share)
+        samples.append(whole, share)
+        chosen_rows.append(chosen)
     (sums,) = private.total()
     here = codes[first:last]
     counted = here[(here >= 0) & (metrics[:, 0] > 0)]
@@ -360,7 +407,7 @@ def scan(
         sums=sums,
         n_cells=np.bincount(counted, minlength=n_codes).astype(np.int64),
         panel=panels.whole(),
-        sample_rows=np.concatenate(chosen_rows) if chosen_rows else np.zeros(0, np.int64),
+        sample_rows=np.concatenate(chosen_rows),
         sample=samples.whole(),
     )
 
@@ -421,20 +468,19 @@ def score(
 
     walk = make_walk(plan.sets)
 
-    def one(stored: CsrBlock) -> None:
-        block = intake(stored)
-        cells = slice(block.start, block.start + block.n_obs)
-        here = slice(block.start - first, block.start - first + block.n_obs)
+    def one(block: PackedBlock) -> None:
+        cells = slice(block.start, block.start + block.rows.n_rows)
+        here = slice(cells.start - first, cells.stop - first)
         histogram, group_sums = private.get()
         order = np.argsort(codes[cells] * n_strata + strata[cells])
         score_rows(
-            block.indptr, block.indices, block.data, intake.kind, totals[cells], codes[cells],
+            *block.rows, intake.kind, totals[cells], codes[cells],
             strata[cells], order, *walk, plan.usable, plan.n_null, plan.centres,
             scores[here], z[here], histogram, groups[cells], group_sums,
         )  # fmt: skip
 
-    for _ in map_blocks(
-        one, source, block_size=block_size, threads=threads, rows=rows, progress=progress
+    for _ in _map_packed(
+        one, source, intake, block_size=block_size, threads=threads, rows=rows, progress=progress
     ):
         pass
     return Scored(scores, z, *private.total())

@@ -15,6 +15,7 @@ from scipy import sparse
 from senoscore import keys
 from senoscore.calling import AXIS_SIGNATURES
 from senoscore.settings import default_settings
+from senoscore.streaming import Panel
 
 EXHAUSTION = AXIS_SIGNATURES["exhaustion"][0]
 
@@ -296,10 +297,7 @@ def write_artefacts(s: ad.AnnData, directory: Path, *, donors: bool = True) -> P
         {
             "metrics": np.c_[totals, np.zeros((s.n_obs, 5))],
             "panel_genes": np.asarray(symbols),
-            "panel_data": counts.data,
-            "panel_indices": counts.indices.astype(np.int32),
-            "panel_indptr": counts.indptr.astype(np.int64),
-            "panel_shape": np.asarray(counts.shape, np.int64),
+            **Panel.of(counts).to_arrays("panel"),
         },
         directory / "stages" / "qc.npz",
     )

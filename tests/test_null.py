@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from senoscore import null, power
 from senoscore.kernels import passes
+from senoscore.kernels.pack import PackedRows, pack
 
 
 def counts(n_cells: int = 60, n_genes: int = 300, seed: int = 0) -> sparse.csr_matrix:
@@ -24,6 +25,10 @@ def counts(n_cells: int = 60, n_genes: int = 300, seed: int = 0) -> sparse.csr_m
 
 def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
+
+
+def packed(matrix: sparse.csr_matrix) -> PackedRows:
+    return pack(*parts(matrix))
 
 
 def test_an_inverse_root_is_one_over_the_root() -> None:
@@ -85,7 +90,7 @@ def run(
     histogram = np.zeros((1, 2, n_strata, passes.N_BINS), np.int64)
     strata = np.arange(n) % n_strata
     passes.score_rows(
-        *parts(matrix), passes.COUNTS, totals, np.zeros(n, np.int64), strata,
+        *packed(matrix), passes.COUNTS, totals, np.zeros(n, np.int64), strata,
         np.arange(n), *passes.make_walk(plan.sets), plan.usable, plan.n_null,
         plan.centres, score, z, histogram, np.full(n, -1), np.zeros((0, 0), np.int64),
     )  # fmt: skip
@@ -419,7 +424,7 @@ def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
     out = np.full((len(z), 1), np.nan)
     z1 = out.copy()
     passes.score_rows(
-        *parts(matrix), passes.COUNTS, totals, np.zeros(len(z), np.int64),
+        *packed(matrix), passes.COUNTS, totals, np.zeros(len(z), np.int64),
         np.zeros(len(z), np.int64), np.arange(len(z))[::-1].copy(),
         *passes.make_walk(alone.sets), alone.usable, 30, alone.centres, out, z1,
         np.zeros((1, 1, 1, passes.N_BINS), np.int64), np.full(len(z), -1),
@@ -485,7 +490,7 @@ def test_first_pass_equals_scanpys_definitions() -> None:
     panel = np.array([2, 11, 12, 200, 399])
     roles = passes.gene_roles(gene_class, panel)
     kept = kept_columns(matrix)
-    passes.scan_rows(*parts(matrix), passes.COUNTS, roles, codes, metrics, sums, *kept)
+    passes.scan_rows(*packed(matrix), passes.COUNTS, roles, codes, metrics, sums, *kept)
     dense = matrix.toarray()
     used = kept[0][-1]
     taken = sparse.csr_matrix((kept[2][:used], kept[1][:used], kept[0]), (len(dense), len(panel)))
@@ -516,7 +521,7 @@ def test_top_fifty_share_of_small_and_large_counts(scale: int) -> None:
     matrix = sparse.csr_matrix(dense)
     metrics = np.zeros((20, 6))
     passes.scan_rows(
-        *parts(matrix), passes.COUNTS, np.zeros(200, np.int32), np.full(20, -1), metrics,
+        *packed(matrix), passes.COUNTS, np.zeros(200, np.int32), np.full(20, -1), metrics,
         np.zeros((1, 200), np.int64), *kept_columns(matrix),
     )  # fmt: skip
     np.testing.assert_allclose(metrics[:, 2], np.sort(dense, 1)[:, -50:].sum(1), rtol=1e-12)

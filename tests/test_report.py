@@ -596,25 +596,24 @@ def test_missing_tables_leave_their_section_out(tmp_path: Path) -> None:
 
 def test_a_sharded_panel_is_the_whole_panel(tmp_path: Path) -> None:
     from senoscore.io.artefacts import read_npz, write_npz
+    from senoscore.streaming import Panel
 
     directory = score_space.write_artefacts(score_space.make(150), tmp_path / "x")
     whole = _artefacts.read_artefacts(directory).panel
     assert whole is not None
     arrays = read_npz(directory / "stages" / "qc.npz")
+    panel = Panel.from_arrays(arrays, "panel")
     (directory / "stages" / "qc.npz").unlink()
     cut = np.r_[0, 40, 150]
     for k in (1, 2):
         lo, hi = cut[k - 1], cut[k]
-        ptr = arrays["panel_indptr"][lo : hi + 1]
+        part = Panel(panel.rows.between(lo, hi), panel.n_vars)
         write_npz(
             {
                 "metrics": arrays["metrics"][lo:hi],
                 "panel_genes": arrays["panel_genes"],
-                "panel_data": arrays["panel_data"][ptr[0] : ptr[-1]],
-                "panel_indices": arrays["panel_indices"][ptr[0] : ptr[-1]],
-                "panel_indptr": ptr - ptr[0],
-                "panel_shape": np.array([hi - lo, arrays["panel_shape"][1]]),
-            },
+            }
+            | part.to_arrays("panel"),
             directory / "stages" / f"qc-{k}of2.npz",
         )
     joined = _artefacts.read_artefacts(directory).panel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -17,11 +18,14 @@ from row_blocks import same
 from scipy import sparse
 
 from senoscore import scratch
+from senoscore.genes import resolve_genes
 from senoscore.io import _rows
 from senoscore.io.blocks import CsrBlock, RowBlocks, open_blocks
+from senoscore.kernels.passes import COUNTS
 from senoscore.pipeline import analyse
-from senoscore.scratch import Kept
+from senoscore.scratch import Kept, PackedBlock
 from senoscore.simulate import simulate_to
+from senoscore.streaming import Intake, scan
 
 WIDTHS = (40, 3000)  # in the wider one steps to the next gene do not fit five bits
 
@@ -67,6 +71,47 @@ def test_what_is_kept_is_what_was_read(
                 plain.iter_blocks(block_size=read, rows=some),
                 kept.iter_blocks(block_size=read, threads=threads, rows=some),
             )
+            packed = (load() for load in kept.iter_packed(block_size=read, threads=1, rows=some))
+            again = np.vstack(
+                [np.zeros((0, n_vars)), *(block.unpacked().to_csr().toarray() for block in packed)]
+            )
+            np.testing.assert_array_equal(again, stored.toarray()[slice(*(some or (None,)))])
+
+
+@pytest.mark.parametrize("renamed", [False, True])  # genes in the order of columns, or not
+def test_a_pass_takes_kept_rows_as_they_lie(
+    renamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lent by another, as stages lend them, they were unpacked and packed again: same sums, more time."""
+    stored = matrix(50, 300, 0, "float32")
+    genes = resolve_genes([f"GENE{1000 + i}" for i in range(300)])
+    if renamed:
+        genes = replace(genes, columns=np.arange(300, dtype=np.int32)[::-1].copy())
+    how: dict[str, Any] = {
+        "gene_class": np.arange(300, dtype=np.uint8) % 4, "codes": np.arange(50) % 2, "n_codes": 2,
+        "panel": np.array([3, 40, 299]), "sampled": np.arange(50) % 3 == 0,
+    }  # fmt: skip
+    intake = Intake(genes, COUNTS)
+    unpacked = PackedBlock.unpacked
+    asked: list[PackedBlock] = []
+    monkeypatch.setattr(PackedBlock, "unpacked", lambda b: (asked.append(b), unpacked(b))[1])
+    with open_blocks(stored) as plain, Kept(open_blocks(stored), tmp_path) as kept:
+        for rows in ((0, 50), (0, 50), (7, 31)):
+            expected = scan(plain, intake, rows=rows, block_size=9, **how)
+            assert not asked
+            found = scan(open_blocks(kept), intake, rows=rows, block_size=20, threads=2, **how)
+            assert bool(asked) == renamed
+            asked.clear()
+            for name in ("metrics", "sums", "n_cells", "sample_rows"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            for name in ("panel", "sample"):
+                one, other = getattr(found, name), getattr(expected, name)
+                assert one.shape == other.shape
+                np.testing.assert_array_equal(one.columns().toarray(), other.columns().toarray())
+        assert kept.is_full
+    everything = stored[how["sampled"]].toarray()[:, :: -1 if renamed else 1]
+    sampled = scan(open_blocks(stored), intake, **how).sample.columns()
+    np.testing.assert_array_equal(sampled.toarray(), everything)
 
 
 def test_some_rows_before_all_were_read_come_from_the_source(tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_mouse_genes_without_counterpart_and_values_that_are_no_expression() -> 
     column = {g: i for i, g in enumerate(data.genes.symbols)}
     values = sparse.csr_matrix(made.X)
     taken = values[:, [names.index(data.genes.symbols[p]) for p in kept]].tocsr()
-    panel = Panel(taken.indptr.astype(np.int64), taken.indices, taken.data, len(kept))
+    panel = Panel.of(taken)
     found = module.target_expression(panel, np.asarray(made.X.sum(1)), data, known)
     assert found.absent["LILRB2"] == "no counterpart in the mouse"
     assert found.absent["BCL2L1"] == "not measured in this file"

@@ -147,13 +147,13 @@ class LentRows(RowBlocks):
     def __init__(self, owner: RowBlocks) -> None:
         shape = (owner.n_obs, owner.n_vars)
         super().__init__(owner.where, shape, owner.dtype, owner.storage, owner.nnz)
-        self._owner = owner
+        self.owner = owner
 
     def _nbytes(self) -> int:
-        return self._owner.nbytes_compressed
+        return self.owner.nbytes_compressed
 
     def _iterate(self, first: int, last: int, block_size: int, threads: int) -> Iterator[CsrBlock]:
-        return self._owner._iterate(first, last, block_size, threads)
+        return self.owner._iterate(first, last, block_size, threads)
 
 
 # ---------------------------------------------------------------- working ahead in threads

@@ -40,7 +40,7 @@ from senoscore.io.h5 import (
     show_path,
 )
 
-__all__ = ["DEFAULT_MEMORY", "CsrBlock", "RowBlocks", "open_blocks"]
+__all__ = ["DEFAULT_MEMORY", "CsrBlock", "LentRows", "RowBlocks", "open_blocks"]
 
 DEFAULT_MEMORY: Final = 512 << 20
 

@@ -1,4 +1,6 @@
-"""The two passes over the matrix, as kernels on CSR rows.
+"""The two passes over the matrix, as kernels on packed rows (`kernels.pack`).
+
+A row is unpacked where it is used, so that it never leaves the processor's cache.
 
 The first gives quality metrics per cell and gene sums per lineage. The second scores matched
 controls and their null as one sparse accumulation: for one cell, every set (a signature and its N
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senoscore.kernels._numba import njit
+from senoscore.kernels.pack import FAR_CODE, REST
 
 FIX_X: Final = 22  # bits after the point of an expression value (below 2**6 before it)
 FIX_W: Final = 18  # bits after the point of a weight
@@ -43,6 +46,13 @@ _X_UNIT: Final = float(2**FIX_X)
 _TOTAL_UNIT: Final = float(2**FIX_TOTAL)
 NOTHING: Final = 1e-10  # share of a variance that is rounding, not variance
 _HALF: Final = 1 << (GROUP_SHIFT - 1)
+
+
+# multiplied by a single bit, this number has that bit's own six bits on top
+_DE_BRUIJN: Final = np.uint64(0x03F79D71B4CB0A89)
+_PLACE_OF_BIT: Final = np.empty(64, np.uint32)
+for _bit in range(64):
+    _PLACE_OF_BIT[(int(_DE_BRUIJN) << _bit & (2**64 - 1)) >> 58] = _bit
 
 
 @njit
@@ -116,31 +126,107 @@ def gene_roles(gene_class: NDArray[np.uint8], panel: NDArray[np.int64]) -> NDArr
 
 
 @njit
-def scan_rows(
+def to_genes(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.floating],
+    columns: NDArray[np.int32],
+    out_indptr: NDArray[np.int64],
+    out_indices: NDArray[np.int32],
+    out_data: NDArray[np.floating],
+) -> None:
+    """Rows of columns as rows of genes, ascending and without zeros.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        CSR rows.
+    columns
+        The gene of each column; values of one gene are added up.
+    out_indptr, out_indices, out_data
+        Written; room for all values.
+    """
+    n_words = (int(columns.max()) >> 6) + 1
+    found = np.zeros(n_words, np.uint64)  # a bit for each gene: read off, they are in order
+    sums = np.zeros(n_words << 6, out_data.dtype)
+    n = 0
+    out_indptr[0] = 0
+    for i in range(indptr.shape[0] - 1):
+        own, values = indices[indptr[i] : indptr[i + 1]], data[indptr[i] : indptr[i + 1]]
+        for k in range(np.uint32(own.shape[0])):
+            gene = np.uint32(columns[np.uint32(own[k])])
+            found[gene >> np.uint32(6)] |= np.uint64(1) << np.uint64(gene & np.uint32(63))
+            sums[gene] += values[k]
+        for word in range(np.uint32(n_words)):
+            left = found[word]
+            found[word] = 0
+            while left != 0:
+                lowest = left & (~left + np.uint64(1))
+                left ^= lowest
+                bit = _PLACE_OF_BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                gene = (np.uint32(word) << np.uint32(6)) + bit
+                out_indices[n], out_data[n] = gene, sums[gene]
+                n += sums[gene] != 0
+                sums[gene] = 0
+        out_indptr[i + 1] = n
+
+
+@njit
+def unpack_genes(
+    codes: NDArray[np.uint8], far: NDArray[np.int32], genes: NDArray[np.int32]
+) -> None:
+    """Written: the genes of a row's codes; `far` begins with the row's steps that stand apart."""
+    last, f = np.int32(-1), np.uint32(0)
+    for k in range(np.uint32(codes.shape[0])):
+        apart, is_far = far[f], codes[k] >= FAR_CODE
+        last += (apart if is_far else np.int32(codes[k] >> 3)) + np.int32(1)
+        genes[k] = last
+        f += np.uint32(is_far)
+
+
+@njit
+def unpack_values(
+    codes: NDArray[np.uint8], rest: NDArray[np.generic], values: NDArray[np.generic]
+) -> None:
+    """Written: the values of a row's codes; `rest` begins with the row's values that stand apart."""
+    n, r = np.uint32(codes.shape[0]), np.uint32(0)
+    for k in range(n):
+        values[k] = (codes[k] & REST) + 1
+    for k in range(n):
+        beside, is_rest = rest[r], codes[k] & REST == REST
+        values[k] = beside if is_rest else values[k]
+        r += np.uint32(is_rest)
+
+
+@njit
+def scan_rows(
+    indptr: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    far_at: NDArray[np.int64],
+    far: NDArray[np.int32],
+    rest_at: NDArray[np.int64],
+    rest: NDArray[np.floating],
     kind: int,
     roles: NDArray[np.int32],
-    codes: NDArray[np.int64],
+    lineages: NDArray[np.int64],
     metrics: NDArray[np.float64],
     sums: NDArray[np.int64],
     panel_indptr: NDArray[np.int64],
     panel_indices: NDArray[np.int32],
     panel_data: NDArray[np.floating],
 ) -> None:
-    """Metrics of each row, its values of the panel and, per lineage code, each gene's sum of x.
+    """Metrics of each row, its values of the panel and, per lineage, each gene's sum of x.
 
     Parameters
     ----------
-    indptr, indices, data
-        CSR rows, no explicit zeros.
+    indptr, codes, far_at, far, rest_at, rest
+        The fields of `PackedRows`; no explicit zeros.
     kind
         ``COUNTS``, ``LINEAR`` or ``LOG``.
     roles
         Of each gene, see `gene_roles`.
-    codes
-        Per row: lineage code, -1 for a cell that belongs to none.
+    lineages
+        Per row: its code, -1 for a cell that belongs to none.
     metrics
         Written, rows × 6: total, genes detected, sum of the top 50, mitochondrial, ribosomal,
         haemoglobin sums (of stored values).
@@ -155,11 +241,10 @@ def scan_rows(
     for i in range(n_rows):
         longest = max(longest, indptr[i + 1] - indptr[i])
     large = np.empty(longest)
-    whole = np.empty(longest, np.int32)
-    hits = np.empty(longest + 1, np.uint32)
+    genes, values = np.empty(longest, np.int32), np.empty(longest, rest.dtype)
+    apart, hits = np.empty(longest + 1, np.uint32), np.empty(longest + 1, np.uint32)
     counts = np.empty(SMALL, np.int64)
-    # most counts are 1: four counters in turn, or each addition waits for the one before
-    lanes = np.empty((4, SMALL), np.int32)
+    near = np.zeros(REST + 1, np.int64)  # the last stays 0, for what stands apart
     classes = np.empty(3, np.int64)
     has_role = np.empty(roles.shape[0], np.uint8)  # a quarter of the size: it stays in the cache
     for g in range(roles.shape[0]):
@@ -167,35 +252,67 @@ def scan_rows(
     taken = 0
     panel_indptr[0] = 0
     for i in range(n_rows):  # loop after loop over a row, which stays in the cache
-        n = np.uint32(indptr[i + 1] - indptr[i])
-        values, genes = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
-        lanes[:] = 0
-        classes[:] = 0
-        n_large = 0
-        for k in range(n):
-            whole[k] = np.int32(values[k])
-        differ = np.uint8(0)
-        for k in range(n):
-            differ |= np.uint8(whole[k] != values[k])
-        is_odd = differ != 0  # some are no counts
-        # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
-        # that the order of genes cannot show
-        counted, fraction = np.int64(0), 0
-        for k in range(n):
-            place = np.uint32(whole[k])
-            if place < np.uint32(SMALL) and (not is_odd or whole[k] == values[k]):
-                lanes[k & np.uint32(3), place] += np.int32(1)
-                counted += np.int64(place)
-            else:
-                large[n_large] = values[k]
-                n_large += 1
-                fraction += int(np.rint(float(values[k]) * _TOTAL_UNIT))
+        own, beside = codes[indptr[i] : indptr[i + 1]], rest[rest_at[i] : rest_at[i + 1]]
+        n = np.uint32(own.shape[0])
+        counts[:] = 0
+        for c in range(REST):
+            found = 0
+            for k in range(n):
+                found += own[k] & REST == c
+            counts[c + 1] = found
         m = np.uint32(0)
         for k in range(n):  # written every time, kept if it counts: a wrong guess costs more
-            hits[m] = k
-            m += np.uint32(has_role[np.uint32(genes[k])])
-        for h in hits[:m]:
-            role, value = roles[np.uint32(genes[h])], values[h]
+            apart[m] = k
+            m += np.uint32(own[k] & REST == REST)
+        for k in range(n):
+            values[k] = (own[k] & REST) + 1
+        # a total of whole numbers is exact; a total of fractions is made exact by fixed point, so
+        # that the order of genes cannot show
+        n_large, fraction = 0, 0
+        for j in range(m):
+            value = beside[j]
+            values[apart[j]] = value
+            whole = np.int32(value)
+            if np.uint32(whole) < np.uint32(SMALL) and whole == value:
+                counts[whole] += 1
+            else:
+                large[n_large] = value
+                n_large += 1
+                fraction += int(np.rint(float(value) * _TOTAL_UNIT))
+        counted = 0
+        for c in range(1, SMALL):
+            counted += c * counts[c]
+        total = counted + fraction / _TOTAL_UNIT
+        metrics[i, 0] = total
+        metrics[i, 1] = n
+        metrics[i, 2] = _top_sum(values[: np.int64(n)], counts, large, n_large)
+        is_summed = lineages[i] >= 0 and total > 0
+        if is_summed:
+            logs[:] = 0
+            for c in range(REST):
+                near[c] = expression_fixed(c + 1.0, total, kind, logs)
+        else:
+            near[:] = 0
+        to = sums[max(lineages[i], 0)]
+        last, f = np.int32(-1), far_at[i]
+        h = np.uint32(0)
+        for k in range(n):  # `unpack_genes`, and what is done with each
+            step, is_far = far[f], own[k] >= FAR_CODE
+            last += (step if is_far else np.int32(own[k] >> 3)) + np.int32(1)
+            f += is_far
+            gene = np.uint32(last)
+            genes[k] = last
+            to[gene] += near[own[k] & REST]
+            hits[h] = k
+            h += np.uint32(has_role[gene])
+        if is_summed:
+            for j in range(m):
+                to[np.uint32(genes[apart[j]])] += expression_fixed(
+                    float(beside[j]), total, kind, logs
+                )
+        classes[:] = 0
+        for at in hits[:h]:
+            role, value = roles[np.uint32(genes[at])], values[at]
             if role & 7:
                 fixed = int(np.rint(float(value) * _TOTAL_UNIT))
                 for b in range(3):
@@ -205,86 +322,62 @@ def scan_rows(
             panel_data[taken] = value
             taken += (role >> 3) > 0
         panel_indptr[i + 1] = taken
-        for c in range(SMALL):
-            counts[c] = lanes[0, c] + lanes[1, c] + lanes[2, c] + lanes[3, c]
-        total = counted + fraction / _TOTAL_UNIT
-        metrics[i, 0] = total
-        metrics[i, 1] = n
-        metrics[i, 2] = _top_sum(values, counts, large, n_large)
         for b in range(3):
             metrics[i, 3 + b] = classes[b] / _TOTAL_UNIT
-        code = codes[i]
-        if code < 0 or not total > 0:
-            continue
-        own = sums[code]
-        if kind == COUNTS and not is_odd:
-            for c in range(1, SMALL):
-                if counts[c]:
-                    logs[c] = log_fixed(c * TARGET_SUM / total)
-            for k in range(n):
-                place = np.uint32(whole[k])
-                if place < np.uint32(SMALL):
-                    own[np.uint32(genes[k])] += logs[place]
-                else:
-                    own[np.uint32(genes[k])] += expression_fixed(
-                        float(values[k]), total, kind, logs
-                    )
-        else:
-            logs[:] = 0
-            for k in range(n):
-                own[np.uint32(genes[k])] += expression_fixed(float(values[k]), total, kind, logs)
-
-
-@njit
-def count_columns(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.integer],
-    place: NDArray[np.int32],
-    out: NDArray[np.int64],
-) -> None:
-    """Row pointers of the columns with a place >= 0: `out`, rows + 1."""
-    n = 0
-    out[0] = 0
-    for i in range(indptr.shape[0] - 1):
-        for k in range(indptr[i], indptr[i + 1]):
-            n += place[indices[k]] >= 0
-        out[i + 1] = n
-
-
-@njit
-def take_columns(
-    indices: NDArray[np.integer],
-    data: NDArray[np.generic],
-    place: NDArray[np.int32],
-    out_indices: NDArray[np.int32],
-    out_data: NDArray[np.floating],
-) -> None:
-    """Values of the columns with a place >= 0, row after row."""
-    n = 0
-    for k in range(indices.shape[0]):
-        at = place[indices[k]]
-        if at >= 0:
-            out_indices[n] = at
-            out_data[n] = data[k]
-            n += 1
 
 
 @njit
 def take_rows(
     indptr: NDArray[np.int64],
-    indices: NDArray[np.integer],
-    data: NDArray[np.generic],
+    codes: NDArray[np.uint8],
+    far_at: NDArray[np.int64],
+    far: NDArray[np.int32],
+    rest_at: NDArray[np.int64],
+    rest: NDArray[np.generic],
     rows: NDArray[np.int64],
+    out_indptr: NDArray[np.int64],
+    out_indices: NDArray[np.int32],
+    out_data: NDArray[np.generic],
+) -> None:
+    """Some rows, unpacked, in the order asked for; `out_indptr` says where each is to lie."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        own = codes[indptr[row] : indptr[row + 1]]
+        unpack_genes(own, far[far_at[row] :], out_indices[out_indptr[i] :])
+        unpack_values(own, rest[rest_at[row] :], out_data[out_indptr[i] :])
+
+
+@njit
+def take_columns(
+    indptr: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    far_at: NDArray[np.int64],
+    far: NDArray[np.int32],
+    rest_at: NDArray[np.int64],
+    rest: NDArray[np.floating],
+    place: NDArray[np.int32],
     out_indptr: NDArray[np.int64],
     out_indices: NDArray[np.int32],
     out_data: NDArray[np.floating],
 ) -> None:
-    """Values of some rows, in the order asked for; `out_indptr` says where each is to lie."""
-    for i in range(rows.shape[0]):
-        shift = out_indptr[i] - indptr[rows[i]]
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            out_indices[k + shift] = indices[k]
-            out_data[k + shift] = data[k]
+    """The columns with a place >= 0, unpacked, row after row; written into room for all values."""
+    longest = 1
+    for i in range(indptr.shape[0] - 1):
+        longest = max(longest, indptr[i + 1] - indptr[i])
+    genes, values = np.empty(longest, np.int32), np.empty(longest, rest.dtype)
+    n = 0
+    out_indptr[0] = 0
+    for i in range(indptr.shape[0] - 1):
+        own = codes[indptr[i] : indptr[i + 1]]
+        unpack_genes(own, far[far_at[i] :], genes)
+        unpack_values(own, rest[rest_at[i] :], values)
+        for k in range(own.shape[0]):
+            at = place[genes[k]]
+            if at >= 0:
+                out_indices[n] = at
+                out_data[n] = values[k]
+                n += 1
+        out_indptr[i + 1] = n
 
 
 class GeneSets(NamedTuple):
@@ -455,11 +548,14 @@ def _null_z(squares: float, n_null: int, own: NDArray[np.float64]) -> None:
 @njit
 def score_rows(
     indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.floating],
+    codes: NDArray[np.uint8],
+    far_at: NDArray[np.int64],
+    far: NDArray[np.int32],
+    rest_at: NDArray[np.int64],
+    rest: NDArray[np.floating],
     kind: int,
     totals: NDArray[np.float64],
-    codes: NDArray[np.int64],
+    lineages: NDArray[np.int64],
     strata: NDArray[np.int64],
     order: NDArray[np.int64],
     offsets: NDArray[np.uint32],
@@ -479,7 +575,9 @@ def score_rows(
 
     Parameters
     ----------
-    totals, codes, strata
+    indptr, codes, far_at, far, rest_at, rest
+        The fields of `PackedRows`.
+    totals, lineages, strata
         Per row: total of its values, lineage (-1: not scored), depth stratum (-1: scored, but
         not part of the null: the cell failed quality control, or others of its stratum suffice).
     order
@@ -504,6 +602,7 @@ def score_rows(
     n_signatures = usable.shape[1]
     width = n_null + 1
     logs = np.zeros(SMALL + 1, np.int64)  # the last stays 0, for all that are not small counts
+    genes, counts = np.empty(size.shape[1], np.int32), np.empty(size.shape[1], rest.dtype)
     whole = np.empty(size.shape[1], np.int32)
     acc = np.zeros(n_signatures * width, np.int64)
     cursor = np.empty(LONG + 1, np.uint32)
@@ -511,14 +610,17 @@ def score_rows(
     own = np.empty(width)
     place = np.empty(width, np.uint32)
     for i in order:
-        code = codes[i]
+        code = lineages[i]
         if code < 0 or totals[i] <= 0:
             continue
         for s in range(n_signatures):
             if usable[code, s]:
                 acc[s * width : (s + 1) * width] = 0
+        own_codes = codes[indptr[i] : indptr[i + 1]]
+        unpack_genes(own_codes, far[far_at[i] :], genes)
+        unpack_values(own_codes, rest[rest_at[i] :], counts)
         _gather(
-            indices, data, indptr[i], indptr[i + 1], totals[i], kind,
+            genes, counts, 0, own_codes.shape[0], totals[i], kind,
             offsets[code], entries, size[code], begin[code], logs, whole, cursor, places, values, acc,
         )  # fmt: skip
         group, stratum = groups[i], strata[i]

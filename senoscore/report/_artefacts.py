@@ -152,25 +152,18 @@ def _read_panel(
     """Counts of the marker genes as quality control left them, whole or in shards; None if gone."""
     from scipy import sparse
 
+    from senoscore.streaming import Panel
+
     files = [stages / "qc.npz"] if (stages / "qc.npz").is_file() else sorted(
         stages.glob("qc-*of*.npz"), key=lambda p: int(p.stem.split("-")[1].split("of")[0])
     )  # fmt: skip
     blocks, totals, symbols = [], [], []
     for file in files:
         part = read_npz(file)
-        if "panel_genes" not in part:
+        if "panel_codes" not in part:
             return None
         symbols = [str(v) for v in part["panel_genes"]]
-        blocks.append(
-            sparse.csr_matrix(
-                (
-                    part["panel_data"].astype(np.float32, copy=False),
-                    part["panel_indices"].astype(np.int32),
-                    part["panel_indptr"],
-                ),
-                shape=tuple(int(v) for v in part["panel_shape"]),
-            )
-        )
+        blocks.append(Panel.from_arrays(part, "panel").columns())
         totals.append(np.asarray(part["metrics"][:, 0], np.float64))
     if not blocks or sum(b.shape[0] for b in blocks) != n_obs:
         return None
