@@ -170,15 +170,15 @@ def test_a_second_process_changes_no_byte(
     cohort: Path, baseline: tuple[Path, Hashes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    handed = scratch.Kept._hand_on
+    handed = scratch.Kept._by_other
 
     def counted(self: scratch.Kept, *args: Any) -> Any:
-        for size, block in handed(self, *args):
-            read.append(block.result().n_obs)
-            yield size, block
+        for load in handed(self, *args):
+            read.append(load().rows.n_rows)
+            yield load
 
     monkeypatch.setattr(reader, "MIN_BYTES", 0)
-    monkeypatch.setattr(scratch.Kept, "_hand_on", counted)
+    monkeypatch.setattr(scratch.Kept, "_by_other", counted)
     analyse(cohort, out=tmp_path, threads=2, block_size=257)
     assert sum(read) == 2400
     assert differing(outputs(tmp_path), baseline[1]) == []

@@ -142,6 +142,9 @@ def test_panels_of_shards_are_the_panel_of_all(cuts: list[int]) -> None:
         assert found.dtype == values.dtype
         np.testing.assert_array_equal(found, values)
     assert Panel.stack([], 40).shape == (0, 40)
+    # read from its file or still here, it is of one type: what is worked out from it must not differ
+    wide = Panel.stack([Panel.of(sparse.csr_matrix(dense.astype(np.float64)))], 40)
+    assert wide.rows.rest.dtype == Panel.from_arrays(wide.to_arrays("one"), "one").rows.rest.dtype
 
 
 def values_of(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
