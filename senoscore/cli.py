@@ -83,8 +83,10 @@ def _analyse(args: argparse.Namespace) -> int:
     with started(args.file, args.threads) as reader:  # it loads what it needs while we do
         settings = _settings(args)
         reference = (settings or {}).get("score", {}).get("reference")
-        if reference:
-            _exists(reference)  # now, and not after a pass over the file
+        if reference and not Path(reference).exists():  # now, and not after a pass over the file
+            raise SenoscoreError(
+                f"there is no reference at {reference!r}; make one: senoscore freeze"
+            )
         from senoscore.pipeline import analyse
 
         with console.job(f"{out.name}: analysed", out):
