@@ -132,9 +132,9 @@ def from_labels(
 
 
 def warn_unmarked(cells: pd.DataFrame) -> None:
-    """Say how many cells the markers leave without a lineage: they are not scored."""
+    """Say where the markers leave a fifth of the cells, or more, without a lineage: they are not scored."""
     lost = int(cells[keys.OBS_LINEAGE].isna().sum())
-    if lost:
+    if lost >= 0.2 * len(cells):
         warnings.warn(
             f"{lost:,} of {len(cells):,} cells have no lineage and are not scored: the markers of "
             "their clusters name none, or more than one",

@@ -74,6 +74,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any] | None:
     return {"score": {"signatures": [name.strip() for name in args.signatures.split(",")]}}
 
 
+def _require_reference(settings: dict[str, Any] | None) -> None:
+    """Look for the reference now, and not after a pass over the file."""
+    file = (settings or {}).get("score", {}).get("reference")
+    if file and not Path(file).exists():
+        raise SenoscoreError(f"there is no reference at {file!r}; make one: senoscore freeze")
+
+
 def _analyse(args: argparse.Namespace) -> int:
     from senoscore.reader import started
 
@@ -82,9 +89,7 @@ def _analyse(args: argparse.Namespace) -> int:
     out = Path(args.out)
     with started(args.file, args.threads) as reader:  # it loads what it needs while we do
         settings = _settings(args)
-        reference = (settings or {}).get("score", {}).get("reference")
-        if reference:
-            _exists(reference)  # now, and not after a pass over the file
+        _require_reference(settings)
         from senoscore.pipeline import analyse
 
         with console.job(f"{out.name}: analysed", out):

@@ -390,4 +390,5 @@ def test_a_reference_that_is_not_there_is_said_before_the_file_is_read(
     (tmp_path / "any.h5ad").write_text("not looked at")
     for how in (("--reference", "gone.npz"), ("--set", "score.reference=gone.npz")):
         assert run("analyse", "any.h5ad", "--out", "results", *how) == 2
-        assert capsys.readouterr().err == "senoscore: error: there is no file 'gone.npz'\n"
+        said = "senoscore: error: there is no reference at 'gone.npz'; make one: senoscore freeze\n"
+        assert capsys.readouterr().err == said

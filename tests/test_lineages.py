@@ -381,7 +381,8 @@ def test_cells_that_markers_leave_open_are_warned_of() -> None:
     cells = pd.DataFrame({"lineage": ["T", None, "B"]})
     with pytest.warns(SenoscoreWarning, match="1 of 3 cells have no lineage and are not scored"):
         annotate.warn_unmarked(cells)
-    annotate.warn_unmarked(cells[:1])  # says nothing: warnings are errors here
+    few = pd.DataFrame({"lineage": ["T"] * 9 + [None]})
+    annotate.warn_unmarked(few)  # says nothing: warnings are errors here
 
 
 def test_the_table_counts_every_cell_once() -> None:
