@@ -77,6 +77,7 @@ from senoscore.scoring import (
     finish_fitted,
     group_codes,
     id_rank,
+    passed,
     powered_cells,
     prepare,
     require_scored,
@@ -277,7 +278,14 @@ def judge_adata(
     intake = Intake(data.genes, kind, log_base)
     with open_blocks(adata, matrix=data.matrix) as source:
         made = two_passes(
-            source, data, prepared, codes, names=adata.obs_names, threads=threads, **how
+            source,
+            data,
+            prepared,
+            codes,
+            names=adata.obs_names,
+            passed=passed(adata),
+            threads=threads,
+            **how,
         )
 
     def read(rows: NDArray[np.int64]) -> sparse.csr_matrix:

@@ -22,6 +22,7 @@ from senoscore.scoring import (
     finish,
     group_codes,
     id_rank,
+    passed,
     powered_cells,
     prepare,
     two_passes,
@@ -70,7 +71,14 @@ def freeze_adata(
     )  # fmt: skip
     with open_blocks(adata, matrix=data.matrix) as source:
         made = two_passes(
-            source, data, prepared, codes, names=adata.obs_names, threads=threads, **how
+            source,
+            data,
+            prepared,
+            codes,
+            names=adata.obs_names,
+            passed=passed(adata),
+            threads=threads,
+            **how,
         )
     found = finish(made.scored.score, made.scored.z, made.scored.histogram, codes, made.strata)
     recorder = Recorder()

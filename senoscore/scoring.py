@@ -469,8 +469,9 @@ def score(
     deviation over null sets of such controls, centred on the lineage's lower quartile. *How to
     read it*: z is in standard deviations above an unaffected cell of that lineage; p is the share
     of null sets, in cells of the same lineage and depth, that reach z; padj is
-    Benjamini-Hochberg's within signature and lineage. All cells with a group take part in the
-    null, also those that fail quality control, which `senoscore.analyse` leaves out of it.
+    Benjamini-Hochberg's within signature and lineage. Cells that failed quality control
+    (``obs["qc_pass"]``, after `pp.qc`) have z and no p, and no part in the null, as in
+    `senoscore.analyse`.
 
     The other methods give a score only: ``ucell`` (Andreatta & Carmona 2021), ``aucell`` (Aibar
     2017), ``score_genes`` (scanpy), ``mean``.
@@ -558,7 +559,7 @@ def score(
         elif method == "matched":
             result, powered = score_matched(
                 source, data, prepared, codes, n_null=n_null, seed=rng, names=adata.obs_names,
-                threads=threads, block_size=block_size,
+                passed=passed(adata), threads=threads, block_size=block_size,
             )  # fmt: skip
             told = {}
         if method == "matched":
@@ -697,6 +698,13 @@ def tell_reference(
     }
 
 
+def passed(adata: AnnData) -> NDArray[np.bool_]:
+    """The cells that passed quality control; all, where there was none."""
+    if keys.OBS_QC_PASS in adata.obs:
+        return adata.obs[keys.OBS_QC_PASS].to_numpy(bool)
+    return np.ones(adata.n_obs, bool)
+
+
 def group_codes(adata: AnnData, groupby: str | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Code of each observation's group (-1 for none) and the groups' names, sorted."""
     if groupby is None:
@@ -785,10 +793,14 @@ def two_passes(
     n_null: int,
     seed: int,
     names: pd.Index,
+    passed: NDArray[np.bool_],
     threads: int = 1,
     block_size: int = 2048,
 ) -> Passes:
-    """Both passes over a matrix: gene sums and a sample of cells, then the scores."""
+    """Both passes over a matrix: gene sums and a sample of cells, then the scores.
+
+    `passed`: the cells whose null sets are counted.
+    """
     from senoscore import power, streaming
 
     kind, base = value_kind(data.scale, data.matrix)
@@ -801,7 +813,7 @@ def two_passes(
     )  # fmt: skip
     totals = first.metrics[:, 0]
     depth = first.metrics[:, 1] if kind == LOG else totals
-    use = totals > 0
+    use = passed & (totals > 0)
     strata, n_strata = depth_strata(depth, codes, n_codes, use)
     plan = make_plan(
         prepared, sums=first.sums, n_cells=first.n_cells, eligible=control_eligible(data.genes),

@@ -372,3 +372,17 @@ def test_text_columns_keep_what_differs_and_what_is_missing() -> None:
     ]  # fmt: skip
     assert list(found.categories) == ["1", "2.5", "True", "a", "b"]
     assert list(pipeline._as_text(pd.Series([None, np.nan], dtype=object)).codes) == [-1, -1]
+
+
+def test_step_by_step_and_in_one_go_give_the_same_where_cells_fail_quality_control() -> None:
+    """In a notebook, cells that failed were part of the null, and had p-values; in a run they were not."""
+    cohort = simulate(1200, n_genes=6000, seed=4)
+    whole = sn.analyse(cohort)
+    assert 0 < (~whole.obs["qc_pass"]).sum() < 200
+    sn.pp.qc(cohort)
+    sn.pp.lineages(cohort)
+    sn.tl.score(cohort)
+    for name, key in (("z", None), ("pvalue", "pvalue"), ("padj", "padj")):
+        np.testing.assert_array_equal(sn.get.scores_df(cohort, name), whole.to_df(layer=key))
+    sn.tl.call(cohort)
+    assert (cohort.obs["t_state_rule"].astype(str) == whole.obs["t_state_rule"].astype(str)).all()
