@@ -104,7 +104,8 @@ def settle_process(threads: int = 1) -> None:
     # start takes what the command was given
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
+    if "numba" not in sys.modules:  # once its threads run it refuses another number
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
     # numpy would ask for pages of 2 MB, cleared whole for arrays that are mostly not written to
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     sys.setswitchinterval(1e-3)  # threads that decode wait for the one that loads modules
