@@ -29,7 +29,7 @@ _COMPARATORS: Final = 9  # published sets, scored besides where the settings ask
 # What a run holds, in bytes, measured with benchmarks/run.py
 _PANEL: Final = 0.06  # share of a cell's values that lie in marker and signature genes
 _STORED: Final = 8  # a stored value as it is read: float32 and its column
-_KEPT: Final = 4  # one that a stage leaves for the next
+_KEPT: Final = 4  # one that a stage leaves for the next: packed counts less, logged values more
 _SAMPLED: Final = 7 * 1000  # whole cells kept, so many of each lineage
 _BLOCK_COPIES: Final = 2  # of each block under way: as read, and as genes
 _COUNTED: Final = 7 * 10 * 2048 * 8  # of a signature's null: lineages, depths, bins
@@ -51,9 +51,9 @@ class _Need(NamedTuple):
 
 _NEEDS: Final[Mapping[str, _Need]] = {
     "inspect": _Need(base=200, per_cell=100),
-    "qc": _Need(panels=3, samples=2, reads=True),
+    "qc": _Need(panels=1.5, samples=2, reads=True),
     "doublets": _Need(base=1000, per_cell=9000, reads=True),
-    "annotate": _Need(base=430, panels=1.2, samples=1),
+    "annotate": _Need(base=430, panels=0.6, samples=1),
     "score": _Need(per_score=16, samples=1, nulls=1, reads=True),
     "call": _Need(base=430, per_cell=700, per_score=24, samples=3, nulls=3),
     "burden": _Need(panels=1, per_score=6, samples=1),
