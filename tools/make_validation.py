@@ -361,7 +361,7 @@ def found_again(name: str, runs: Sequence[str]) -> Section:
     apart = float(recall["exhausted"] * recall["senescent"])
     either = float(state[both].isin(["both", "exhausted", "senescent"]).mean())
     # a cell of 4,000 counts seldom shows both programmes: there the share is told, and by depth
-    asked, met = "by depth", "reported"
+    asked, met = "no mark at 4,000 counts", "reported"
     if name == DEEP_NAME:
         asked, met = "most of them", "yes" if exact >= 0.5 else "**no**"
     targets.append(
