@@ -701,7 +701,7 @@ def tell_reference(
 def passed(adata: AnnData) -> NDArray[np.bool_]:
     """The cells that passed quality control; all, where there was none."""
     if keys.OBS_QC_PASS in adata.obs:
-        return adata.obs[keys.OBS_QC_PASS].to_numpy(bool)
+        return np.asarray(adata.obs[keys.OBS_QC_PASS], bool)
     return np.ones(adata.n_obs, bool)
 
 
