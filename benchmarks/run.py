@@ -287,17 +287,20 @@ class Results:
         alone = self.per_cell("pyucell")
         faster = min(x for x in (alone, self.per_cell("pyucell 2"), math.inf) if x == x)
         aucell, scdrs = self.per_cell("decoupler aucell"), self.per_cell("scdrs")
-        for what, peer, theirs, limit in (
-            ("ucell, 1 thread", "pyUCell, 1 process", alone, 100),
-            ("ucell, 2 threads", "pyUCell (the faster)", faster, 100),
-            ("aucell, 1 thread", "decoupler", aucell, 80),
-            ("aucell, 2 threads", "decoupler", aucell, 80),
-            ("matched, 1 thread", "scDRS", scdrs, 100),
-            ("matched, 2 threads", "scDRS", scdrs, 100),
+        for job, peer, theirs, limit in (
+            ("ucell 1", "pyUCell, 1 process", alone, 100),
+            ("ucell 2", "pyUCell (the faster)", faster, 100),
+            ("aucell 1", "decoupler", aucell, 80),
+            ("aucell 2", "decoupler", aucell, 80),
+            ("matched 1", "scDRS", scdrs, 100),
+            ("matched 2", "scDRS", scdrs, 100),
         ):
-            ratio = theirs / self.per_cell(" ".join(what.replace(",", "").split()[:2]))
+            what, threads = job.split()
+            ratio = theirs / self.per_cell(job)
             if math.isfinite(ratio):
-                yield at_least(f"{peer} / {what}", ratio, limit)
+                yield at_least(
+                    f"{peer} / {what}, {threads} thread{'s' * (threads > '1')}", ratio, limit
+                )
         for name, value in differ.items():
             if name != "wall" and name != "peak":
                 yield at_most(f"{name}, largest difference from the original", value, 1e-6, "")
