@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from scipy import sparse
 
 from senoscore.errors import InputDataError
 from senoscore.genes import ANTIBODY_PREFIX, GeneIndex
+from senoscore.io._workers import workers
 from senoscore.io.blocks import CsrBlock, LentRows, RowBlocks
 from senoscore.kernels.pack import PackedRows, compact, pack
 from senoscore.kernels.passes import (
@@ -90,16 +91,13 @@ def _in_turn(tasks: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
 
     They begin as they come; no more than `threads + 1` wait at once.
     """
-    if threads <= 1:
-        for task in tasks:
-            yield task()
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="senoscore") as pool:
+    ahead = threads if threads > 1 else 0  # one thread has done a task when the next is asked for
+    with workers(threads) as pool:
         waiting: deque[Future[T]] = deque()
         for task in tasks:
             waiting.append(pool.submit(task))
             del task
-            if len(waiting) > threads:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
