@@ -11,11 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtr, stdtrit
 
 from senoscore import keys
+from senoscore.calling import INNATE_LIKE
 from senoscore.kernels.moments import group_moments
 
 ALL_DONORS = "all cells"
 # values of a donor column that name nobody
 NOBODY = ("", "nan", "none", "na", "n/a", "unknown", "pooled", "unassigned")
+
+# p at which a cell counts as showing a programme, where chance is taken off (`carrying_share`)
+CHANCE = 0.05
 
 # lineage -> the signature whose z stands for senescence there
 SENESCENCE_OF = {
@@ -127,9 +131,34 @@ def mean_interval(
     return centre - half, centre + half
 
 
+def carrying_share(
+    hits: ArrayLike, n: ArrayLike, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Share of cells that carry a programme, from how many have it at p ≤ `CHANCE`, and its interval.
+
+    ``(hits / n - CHANCE) / (1 - CHANCE)``: what is there beyond the cells that chance alone puts at
+    that p, cut at 0 (one minus Storey's estimate of the true nulls at that cut: 2002, J R Stat Soc B
+    64:479). No cell is called, so that cells too shallow for a call of their own count, too. Carriers
+    with a larger p are missed: the share is at least this. The interval is Wilson's, of
+    ``hits / n``. NaN for no cells.
+
+    Examples
+    --------
+    >>> share, low, high = carrying_share(46, 338, 0.95)
+    >>> round(float(share), 3), round(float(low), 3), round(float(high), 3)
+    (0.091, 0.057, 0.133)
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.asarray(hits, np.float64) / np.asarray(n, np.float64)
+    values = (share, *proportion_interval(hits, n, confidence))
+    share, low, high = (np.maximum((v - CHANCE) / (1 - CHANCE), 0.0) for v in values)
+    return share, low, high
+
+
 def burden_table(
     obs: pd.DataFrame,
     z: pd.DataFrame,
+    pvalue: pd.DataFrame,
     *,
     donor: NDArray[np.object_],
     by: Sequence[str] = (keys.OBS_LINEAGE,),
@@ -147,9 +176,11 @@ def burden_table(
     Parameters
     ----------
     obs
-        Columns ``qc_pass``, ``senescence_call``, ``t_state`` and those of `by`.
+        Columns ``qc_pass``, ``senescence_call``, ``t_state``, ``t_subset`` and those of `by`.
     z
         Cells × signatures; the lineage's senescence signature (`SENESCENCE_OF`) is used.
+    pvalue
+        Cells × signatures; only that of T cells is used.
     donor
         Donor of each cell; empty text is left out.
     by
@@ -165,8 +196,10 @@ def burden_table(
         ``donor``, the `by` columns, ``n_cells``, ``n_qc_pass``, ``mean_z`` (in standard
         deviations above an unaffected cell), ``mean_z_low``, ``mean_z_high``; ``n_senescent``,
         ``frac_senescent`` (0-1), ``_low``, ``_high``, ``n_indeterminate``; for T cells
-        ``n_t_<state>`` and ``frac_t_<state>`` of every state (NaN elsewhere); ``note``. Sorted by
-        donor and `by`.
+        ``n_t_<state>`` and ``frac_t_<state>`` of every state (NaN elsewhere) and
+        ``frac_exhausted_with_senescence``, ``_low``, ``_high``: of the cells called exhausted or
+        both (`min_cells` of them at least), the share that carries the senescence axis by
+        `carrying_share`, whatever is called of the single cell; ``note``. Sorted by donor and `by`.
     """
     by = list(by)
     groups = {"donor": donor} | {name: obs[name].astype(object).to_numpy() for name in by}
@@ -206,6 +239,18 @@ def burden_table(
         limits = proportion_interval(states[name], n_good, confidence)
         for side, limit in zip(("low", "high"), limits, strict=True):
             table[f"frac_t_{name}_{side}"] = np.where(is_t & enough, limit, np.nan)
+    axis = SENESCENCE_OF["T"]
+    p = pvalue[axis].to_numpy() if axis in pvalue else np.full(len(obs), np.nan)
+    # of innate-like cells the senescence axis is not judged: they have its phenotype by nature
+    exhausted = obs[keys.OBS_T_STATE].isin(["exhausted", "both"]).to_numpy() & (good >= 0)
+    exhausted &= ~np.isnan(p) & (obs[keys.OBS_T_SUBSET] != INNATE_LIKE).to_numpy(bool)
+    n_exhausted = np.bincount(good[exhausted], minlength=n)
+    shown = np.bincount(good[exhausted & (p <= CHANCE)], minlength=n)
+    carrying = carrying_share(shown, n_exhausted, confidence)
+    for side, value in zip(("", "_low", "_high"), carrying, strict=True):
+        table[f"frac_exhausted_with_senescence{side}"] = np.where(
+            n_exhausted >= least, value, np.nan
+        )
     table["note"] = np.where(enough, "", f"fewer than {least} cells passed quality control")
     return table
 

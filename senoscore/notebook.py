@@ -339,7 +339,7 @@ def burden(
         raise InputDataError(
             f"obs has no column '{donor_key}'; it has {', '.join(map(str, adata.obs.columns))}"
         )
-    z = scores_df(adata, "z")
+    z, pvalue = scores_df(adata, "z"), scores_df(adata, "pvalue")
     obs = adata.obs
     if keys.OBS_QC_PASS not in obs:
         obs = obs.assign(**{keys.OBS_QC_PASS: True})
@@ -347,6 +347,7 @@ def burden(
     return donors.burden_table(
         obs,
         z,
+        pvalue,
         donor=donors.donor_names(column, adata.n_obs),
         min_cells=min_cells,
         confidence=confidence,

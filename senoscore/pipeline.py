@@ -908,6 +908,8 @@ class _Judged:
 
 
 def _call(run: _Run) -> None:
+    from senoscore.donors import SENESCENCE_OF
+
     hashed = run.once("sha256", run.hash_source)
     data = run.input()
     if run.known is not None:
@@ -918,7 +920,8 @@ def _call(run: _Run) -> None:
     run.drop("score")
     _give_back_memory()
     judged = _judge(run, data, state, scores)
-    run.keep("scored", (judged.obs, judged.frames["z"].astype(np.float32, copy=False)))
+    z, p = judged.frames["z"], judged.frames["pvalue"].filter([SENESCENCE_OF["T"]])
+    run.keep("scored", (judged.obs, *(x.astype(np.float32, copy=False) for x in (z, p))))
     run.drop("genes", "state", "calibrated")
     run.later(_vouch, run, data, state, scores, judged, hashed)
     for state_name in ("exhausted", "senescent"):
@@ -1314,17 +1317,26 @@ def _target_expression(run: _Run) -> tuple[targets.Expression, NDArray[np.float6
     return found
 
 
-def _scored(run: _Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """obs and z of the artefact; the other layers are not read."""
+def _scored(run: _Run) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """obs, z, and p of the T senescence axis; the rest of the artefact is not read."""
     from anndata.io import read_elem
 
+    from senoscore.donors import SENESCENCE_OF
     from senoscore.io.h5 import safe_h5_open
 
     if run.known is not None:
-        return cast("tuple[pd.DataFrame, pd.DataFrame]", run.known["scored"])
+        return cast("tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]", run.known["scored"])
     with safe_h5_open(run.path("senoscore.h5ad")) as file:
         obs, var, z = (read_elem(file[name]) for name in ("obs", "var", "X"))
-    return obs, pd.DataFrame(z, index=obs.index, columns=var.index)
+        p = {
+            name: file["layers"][keys.LAYER_PVALUE][:, var.index.get_loc(name)]
+            for name in var.index.intersection([SENESCENCE_OF["T"]])
+        }
+    return (
+        obs,
+        pd.DataFrame(z, index=obs.index, columns=var.index),
+        pd.DataFrame(p, index=obs.index),
+    )
 
 
 def _burden(run: _Run) -> None:
@@ -1333,15 +1345,20 @@ def _burden(run: _Run) -> None:
 
     data = run.input()
     expression, totals = _target_expression(run)
-    obs, z = _scored(run)
+    obs, z, pvalue = _scored(run)
     column = data.column("donor")
     donor = donors.donor_names(column, len(obs))
     settings = run.settings.burden
     everyone = np.full(len(obs), donors.ALL_DONORS, dtype=object)
     per_donor, per_lineage = (
         donors.burden_table(
-            obs, z, donor=who, min_cells=settings.min_cells, confidence=settings.confidence
-        )
+            obs,
+            z,
+            pvalue,
+            donor=who,
+            min_cells=settings.min_cells,
+            confidence=settings.confidence,
+        )  # fmt: skip
         for who in (donor, everyone)
     )
     write_tsv(per_donor, run.path("donors.tsv"))

@@ -275,7 +275,7 @@ def donor_table(s: ad.AnnData, *, min_cells: int = 10) -> pd.DataFrame:
     from senoscore.donors import burden_table, donor_names
 
     return burden_table(
-        s.obs, pd.DataFrame(np.asarray(s.X), index=s.obs_names, columns=s.var_names),
+        s.obs, s.to_df(), s.to_df(keys.LAYER_PVALUE),
         donor=donor_names(s.obs.get("donor_id"), s.n_obs), min_cells=min_cells, confidence=0.95,
     )  # fmt: skip
 
@@ -304,10 +304,10 @@ def write_artefacts(s: ad.AnnData, directory: Path, *, donors: bool = True) -> P
     table = donor_table(s) if donors else None
     if table is not None:
         write_tsv(table, directory / "donors.tsv")
-    z = pd.DataFrame(np.asarray(s.X), index=s.obs_names, columns=s.var_names)
     everyone = burden_table(
-        s.obs, z, donor=np.full(s.n_obs, ALL_DONORS, dtype=object), min_cells=10, confidence=0.95
-    )
+        s.obs, s.to_df(), s.to_df(keys.LAYER_PVALUE),
+        donor=np.full(s.n_obs, ALL_DONORS, dtype=object), min_cells=10, confidence=0.95,
+    )  # fmt: skip
     write_tsv(everyone.drop(columns="donor", errors="ignore"), directory / "lineages.tsv")
     for state in ("exhausted", "senescent"):
         rows = s.obs[s.obs[keys.OBS_T_STATE].isin([state, "both"])]

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy.stats import chi2
 
-from senoscore import calling, keys
+from senoscore import calling, donors, keys
 from senoscore.errors import SenoscoreWarning
 from senoscore.null import benjamini_hochberg, storey
 from senoscore.settings import CallSettings
@@ -540,14 +541,19 @@ def test_substates_divide_the_exhausted_and_the_senescent() -> None:
 
 
 @pytest.fixture(scope="module")
-def planted() -> pd.DataFrame:
+def cohort() -> AnnData:
     """A planted cohort, analysed."""
     import senoscore as sn
     from senoscore.simulate import simulate
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SenoscoreWarning)
-        return sn.analyse(simulate(n_cells=4000, seed=3)).obs
+        return sn.analyse(simulate(n_cells=4000, seed=3))
+
+
+@pytest.fixture(scope="module")
+def planted(cohort: AnnData) -> pd.DataFrame:
+    return cohort.obs
 
 
 def test_no_planted_cycling_or_naive_cell_is_called_senescent(planted: pd.DataFrame) -> None:
@@ -566,6 +572,21 @@ def test_planted_states_are_called_at_the_promised_rate(planted: pd.DataFrame) -
     senescent = planted[planted["senescence_call"] == "senescent"]
     assert len(senescent) > 20
     assert 1 - senescent["true_senescent"].mean() <= 0.10
+
+
+def test_the_share_of_planted_cells_with_both_programmes_is_found(cohort: AnnData) -> None:
+    import senoscore as sn
+
+    exhausted = cohort.obs[cohort.obs["t_state"].isin(["exhausted", "both"])]
+    truth = (exhausted["true_t_state"] == "both").mean()
+    found = sn.tl.burden(cohort).set_index("lineage").loc["T"]
+    assert found["frac_exhausted_with_senescence"] > (exhausted["t_state"] == "both").mean()
+    low, high = (found[f"frac_exhausted_with_senescence_{end}"] for end in ("low", "high"))
+    assert 0 < low < truth < high
+    # where senescence is planted in none of them, none is found
+    p = cohort[exhausted.index[exhausted["true_t_state"] == "exhausted"]].to_df("pvalue")
+    hits = (p["t_discriminating_senescence_only"] <= 0.05).sum()
+    assert donors.carrying_share(hits, len(p), 0.95)[0] < 0.03
 
 
 def test_planted_substates_are_told_apart(planted: pd.DataFrame) -> None:

@@ -29,6 +29,7 @@ def cells(
         {
             "lineage": pd.Categorical(lineage, categories=list(keys.LINEAGES)),
             "lineage_subset": rng.choice(["x", "y", None], n),
+            "t_subset": np.where(is_t, np.tile(["CD4", "CD8", "innate_like"], n)[:n], ""),
             "qc_pass": rng.random(n) < 0.9,
             "senescence_call": pd.Categorical(
                 np.where(pd.isna(lineage), None, rng.choice(list(keys.SENESCENCE_CALLS), n)),
@@ -50,6 +51,10 @@ def cells(
     names_of = np.asarray([f"donor {i}" for i in range(n_donors)] + [""], dtype=object)
     share = np.append(np.arange(1, n_donors + 1, dtype=float) ** 2, 1.0)
     return obs, z, names_of[rng.choice(n_donors + 1, n, p=share / share.sum())]
+
+
+def p_of(z: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(stats.norm.sf(z), index=z.index, columns=z.columns)
 
 
 def naive_row(
@@ -84,6 +89,14 @@ def naive_row(
         if lineage == "T":
             hits = int((good["t_state"] == state).sum())
             share(f"t_{state}", hits, interval=state in ("exhausted", "senescent"))
+    tested = good[good["t_state"].isin(["exhausted", "both"]) & good["t_subset"].ne("innate_like")]
+    p = p_of(z).loc[tested.index, donors.SENESCENCE_OF["T"]].dropna()
+    name, hits = "frac_exhausted_with_senescence", int((p <= 0.05).sum())
+    row |= dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
+    if len(p) >= max(min_cells, 1):
+        limits = proportion_confint(hits, len(p), 1 - confidence, method="wilson")
+        for side, value in zip(("", "_low", "_high"), (hits / len(p), *limits), strict=True):
+            row[name + side] = max(0.0, (value - 0.05) / 0.95)
     return row
 
 
@@ -94,7 +107,7 @@ def test_burden_table_is_what_pandas_and_statsmodels_say(
 ) -> None:
     obs, z, donor = cells(1500, seed=1)
     table = donors.burden_table(
-        obs, z, donor=donor, by=by, min_cells=min_cells, confidence=confidence
+        obs, z, p_of(z), donor=donor, by=by, min_cells=min_cells, confidence=confidence
     )
     frame = obs.assign(donor=donor, **{b: obs[b].astype(object) for b in by})
     frame = frame[frame["lineage"].notna() & (frame["donor"] != "")]
@@ -114,9 +127,24 @@ def test_burden_table_is_what_pandas_and_statsmodels_say(
             assert all(np.isnan(row[f"n_t_{s}"]) for s in keys.T_STATES)
 
 
+@pytest.mark.parametrize("truth", [0.0, 0.1, 0.6])
+def test_the_share_that_carries_a_programme_is_found_without_calling_a_cell(truth: float) -> None:
+    rng = np.random.default_rng(7)
+    p = rng.random((2000, 300))
+    p[rng.random(p.shape) < truth] *= 1e-3  # carriers
+    share, low, high = donors.carrying_share((p <= donors.CHANCE).sum(axis=1), 300, 0.95)
+    # cut at 0: without carriers the mean lies above the truth
+    assert np.mean(share) == pytest.approx(truth, abs=0.002 if truth else 0.01)
+    assert 0.93 < np.mean((low <= truth) & (truth <= high)) <= 1
+    # carriers that few counts hide are missed, never made up
+    weak = np.where(p < 1e-3, rng.random(p.shape) ** 3, p)
+    share, *_ = donors.carrying_share((weak <= donors.CHANCE).sum(axis=1), 300, 0.95)
+    assert np.mean(share) <= truth + 0.01
+
+
 def test_a_row_with_few_cells_keeps_its_counts_and_says_so() -> None:
     obs, z, donor = cells(300, seed=2)
-    table = donors.burden_table(obs, z, donor=donor, min_cells=20, confidence=0.95)
+    table = donors.burden_table(obs, z, p_of(z), donor=donor, min_cells=20, confidence=0.95)
     few = table[table["n_qc_pass"] < 20]
     assert len(few)
     assert (few["note"] == "fewer than 20 cells passed quality control").all()
@@ -127,9 +155,9 @@ def test_a_row_with_few_cells_keeps_its_counts_and_says_so() -> None:
 def test_no_cells_make_an_empty_table_with_all_columns() -> None:
     obs, z, donor = cells(50)
     nothing = donors.burden_table(
-        obs, z, donor=np.full(50, "", dtype=object), min_cells=10, confidence=0.95
+        obs, z, p_of(z), donor=np.full(50, "", dtype=object), min_cells=10, confidence=0.95
     )
-    something = donors.burden_table(obs, z, donor=donor, min_cells=10, confidence=0.95)
+    something = donors.burden_table(obs, z, p_of(z), donor=donor, min_cells=10, confidence=0.95)
     assert len(nothing) == 0
     assert list(nothing.columns) == list(something.columns)
 
@@ -138,8 +166,10 @@ def test_order_of_cells_does_not_change_a_bit() -> None:
     obs, z, donor = cells(3000, seed=3)
     order = np.random.default_rng(0).permutation(len(obs))
     options = {"min_cells": 5, "confidence": 0.95}
-    one = donors.burden_table(obs, z, donor=donor, **options)
-    two = donors.burden_table(obs.iloc[order], z.iloc[order], donor=donor[order], **options)
+    one = donors.burden_table(obs, z, p_of(z), donor=donor, **options)
+    two = donors.burden_table(
+        obs.iloc[order], z.iloc[order], p_of(z).iloc[order], donor=donor[order], **options
+    )
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     # plain sums do depend on it
     values = np.float32(np.random.default_rng(1).lognormal(0, 4, 3000)) * np.float32(1.1)
@@ -295,6 +325,7 @@ def test_a_million_cells_of_two_hundred_donors_take_seconds() -> None:
             "t_state": pd.Categorical.from_codes(
                 rng.integers(-1, 7, n), categories=list(keys.T_STATES)
             ),
+            "t_subset": "CD8",
         }
     )
     values = rng.standard_normal(n).astype(np.float32)
@@ -304,6 +335,6 @@ def test_a_million_cells_of_two_hundred_donors_take_seconds() -> None:
     )
     start = time.process_time()
     donor = donors.donor_names(column, n)
-    table = donors.burden_table(obs, z, donor=donor, min_cells=10, confidence=0.95)
+    table = donors.burden_table(obs, z, p_of(z), donor=donor, min_cells=10, confidence=0.95)
     assert time.process_time() - start < 5
     assert len(table) == 200 * len(keys.LINEAGES)

@@ -200,6 +200,30 @@ def test_donor_numbers_are_those_of_the_donor_table(folder: Path, page: Page) ->
     assert len(page.tables["donors/Donors by lineage"]) == len(table)
 
 
+def test_the_exhausted_say_how_many_of_them_carry_senescence(folder: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(folder / "lineages.tsv", sep="\t")
+    at = table.index[table["lineage"] == "T"][0]
+    for end in ("lineages.tsv", "senoscore.h5ad", "donors.tsv"):
+        (tmp_path / end).write_bytes((folder / end).read_bytes())
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "facts.json").write_bytes((folder / "stages/facts.json").read_bytes())
+
+    def said(share: float, low: float, high: float) -> str:
+        for end, value in zip(("", "_low", "_high"), (share, low, high), strict=True):
+            table.loc[at, f"frac_exhausted_with_senescence{end}"] = value
+        write_tsv(table, tmp_path / "lineages.tsv")
+        build_report(tmp_path, figures=False)
+        return read(tmp_path).section("exhausted")
+
+    words = said(0.123, 0.045, 0.21)
+    assert "12 % (4.5 % to 21 %) show the senescence axis too" in words
+    words = said(0.0, 0.0, 0.032)
+    assert "No more of them than chance would give" in words
+    assert "(at most 3.2 %)" in words
+    words = said(np.nan, np.nan, np.nan)
+    assert "chance would" not in words
+
+
 def test_other_lineages_have_their_numbers_and_their_warning(s: Any, page: Page) -> None:
     said = page.section("others")
     for name in keys.LINEAGES:

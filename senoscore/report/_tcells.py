@@ -19,7 +19,7 @@ from senoscore.report._artefacts import (
     is_scored,
     why_not,
 )
-from senoscore.report._page import Picture, picture, single, table_of
+from senoscore.report._page import Picture, cell_text, picture, single, table_of
 
 STATE_MEANING: Final[Mapping[str, str]] = {
     "exhausted": "The exhaustion programme stands out. Not given to regulatory T cells.",
@@ -41,6 +41,7 @@ STATE_MEANING: Final[Mapping[str, str]] = {
 }
 
 
+_CARRYING: Final = "frac_exhausted_with_senescence"
 _KINDS: Final = {"exhausted": ("progenitor", "terminal"), "senescent": ("sasp_high", "nk_like")}
 
 
@@ -177,6 +178,19 @@ def _marker_picture(found: Artefacts, state: str) -> Picture | None:
     )
 
 
+def _carrying(found: Artefacts) -> dict[str, Any] | None:
+    """Of the exhausted T cells the share that carries senescence too, called or not."""
+    table = found.table("lineages.tsv")
+    if table is None or _CARRYING not in table:
+        return None
+    own = table[table["lineage"].astype(str) == "T"]
+    if not len(own) or not np.isfinite(own[_CARRYING].iloc[0]):
+        return None
+    ends = {"share": _CARRYING, "low": f"{_CARRYING}_low", "high": f"{_CARRYING}_high"}
+    texts = {name: cell_text(own[column].iloc[0], column) for name, column in ends.items()}
+    return {"some": bool(own[_CARRYING].iloc[0] > 0), **texts}
+
+
 def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str, Any]:
     """What the exhausted and the senescent section have in common."""
     from senoscore import calling
@@ -194,6 +208,7 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
     by_subset = pd.DataFrame(rows, columns=["T-cell subset", "n_qc_pass", state, "both", "share"])
     donors = found.table("donors.tsv")
     by_donor = None
+    carrying = [f"{_CARRYING}{end}" for end in ("", "_low", "_high") if state == "exhausted"]
     if donors is not None and donors_of(found):
         own = donors[donors["lineage"].astype(str) == "T"]
         by_donor = table_of(
@@ -201,7 +216,7 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
             f"{state.capitalize()} T cells by donor",
             columns=[
                 "donor", "n_cells", "n_qc_pass", f"n_t_{state}", "n_t_both", f"frac_t_{state}",
-                f"frac_t_{state}_low", f"frac_t_{state}_high", "note",
+                f"frac_t_{state}_low", f"frac_t_{state}_high", *carrying, "note",
             ],
             note=f"Share: cells called {state} (without both) of the donor's T cells that passed "
             "quality control, with the interval of that share. It says how well this donor's "
@@ -220,6 +235,7 @@ def t_state_section(found: Artefacts, state: str, *, figures: bool) -> dict[str,
         "n_both": int((states == "both").sum()),
         "n_passed": int(good.sum()),
         "share": percent(int((states == state).sum()), int(good.sum())),
+        "carrying": _carrying(found),
         "rules": table_of(
             counted(found.obs(keys.OBS_T_STATE_RULE)[here], ("rule", "n_cells")),
             "Which rule fired",
