@@ -255,6 +255,7 @@ def judge_adata(
     InputDataError
         It is not scored, or has changed since.
     """
+    settings = settings or called_with(adata)
     how = _how_scored(adata)
     groupby = how.pop("groupby")
     data = read_input(adata, layer=how.pop("layer"))
@@ -297,16 +298,22 @@ def judge_adata(
     judged = judge(
         cells=cells, plan=made.plan, voting=prepared.voting, histogram=made.scored.histogram,
         score=made.scored.score, z=made.scored.z, able=made.able, codes=codes, strata=made.strata,
-        keep=sorted(keep), settings=settings or CallSettings(),
+        keep=sorted(keep), settings=settings,
         donor=donor_names(donor, adata.n_obs),
         group=np.asarray((cells[keys.OBS_LINEAGE].astype(str) + " " + subset).str.strip()),
         totals=made.totals, symbols=data.genes.symbols, sums=made.first.sums,
         eligible=control_eligible(data.genes), rank=id_rank(data.genes), kind=kind,
         seed=how["seed"], sample=made.first.sample,
-        sample_rows=made.first.sample_rows, read=read, arm=used_arm(adata, settings or CallSettings()),
+        sample_rows=made.first.sample_rows, read=read, arm=used_arm(adata, settings),
     )  # fmt: skip
     _check_adata(adata, judged)
     return judged
+
+
+def called_with(adata: AnnData) -> CallSettings:
+    """The settings `tl.call` had; the defaults where it told none."""
+    told = json.loads(adata.uns.get(keys.UNS, {}).get("settings", "{}"))
+    return CallSettings(**told.get("call", {}))
 
 
 def _how_scored(adata: AnnData) -> dict[str, Any]:

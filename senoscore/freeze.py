@@ -11,7 +11,7 @@ import pandas as pd
 from senoscore import calling, keys
 from senoscore.adjust import Recorder
 from senoscore.errors import InputDataError
-from senoscore.explain import cell_facts
+from senoscore.explain import called_with, cell_facts
 from senoscore.inputs import read_input
 from senoscore.io.blocks import open_blocks
 from senoscore.kernels.passes import LOG
@@ -92,7 +92,7 @@ def freeze_adata(
             calling.Tables(frame(found.z), frame(found.pvalue), frame(found.padj)),
             cell_facts(adata, np.asarray([*groups, None], dtype=object)[codes]),
             frame(powered_cells(made.able, codes, made.strata)),
-            settings=settings or CallSettings(),
+            settings=settings or called_with(adata),
             adjust=recorder,
         )
     from senoscore import __version__

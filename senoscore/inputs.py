@@ -175,3 +175,14 @@ def read_frame(root: Any, key: str, read_elem: Any) -> pd.DataFrame:
     frame.index = frame.index.astype(str)
     frame.index.name = None
     return frame
+
+
+def written_to(adata: AnnData, *, copy: bool) -> AnnData:
+    """Where a function of `pp` and `tl` writes: `adata` itself, or a copy of it."""
+    if copy and adata.isbacked:
+        raise InputDataError(
+            f"copy=True needs the cells in memory, but these are read from {adata.filename}: leave "
+            "copy out (only obs, obsm and uns are written, and only in memory), or pass "
+            "adata.to_memory()"
+        )
+    return adata.copy() if copy else adata

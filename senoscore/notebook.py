@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from senoscore import keys
 from senoscore.errors import InputDataError
+from senoscore.inputs import written_to
 from senoscore.settings import AnnotateSettings, BurdenSettings, CallSettings, QcSettings
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def qc(
     from senoscore import qc as quality
     from senoscore.inputs import read_input
 
-    target = adata.copy() if copy else adata
+    target = written_to(adata, copy=copy)
     data = read_input(adata, overrides={"sample": sample_key} if sample_key else None)
     found = annotate.scan(adata, data, np.full(adata.n_obs, -1, np.int64), threads=threads)
     metrics = quality.metrics_frame(found.metrics, adata.obs_names, has_counts=data.has_counts)
@@ -150,7 +152,7 @@ def lineages(
     from senoscore import annotate
     from senoscore.inputs import read_input
 
-    target = adata.copy() if copy else adata
+    target = written_to(adata, copy=copy)
     overrides = {"cell_type": cell_type_key, "cluster": cluster_key}
     data = read_input(adata, overrides={k: v for k, v in overrides.items() if v is not None})
     cells, _, _ = annotate.lineages(
@@ -186,11 +188,13 @@ def call(
     -------
     None, or the copy. Written to obs: ``t_state``, ``t_state_rule``, ``t_substate``,
     ``senescence_call``, ``senescence_rule``, ``senescence_arms``, ``senescence_confidence``,
-    ``senescence_warning``, ``nk_subset``; obsm ``t_axes`` (z of the six axes, NaN outside T).
+    ``senescence_warning``, ``nk_subset``; obsm ``t_axes`` (z of the six axes, NaN outside T);
+    uns ``senoscore/rule`` (the rule in words) and ``senoscore/settings`` (its thresholds).
     After `tl.protein` also obs ``phenotype_source`` (protein, rna; NaN outside T).
     """
-    target = adata.copy() if copy else adata
-    _write(target, adata, _verdicts(adata, settings or CallSettings()))
+    target = written_to(adata, copy=copy)
+    settings = settings or CallSettings()
+    _write(target, adata, _verdicts(adata, settings), settings)
     return target if copy else None
 
 
@@ -210,11 +214,13 @@ def t_states(
 
     Returns
     -------
-    None, or the copy. Written: obs ``t_state``, ``t_state_rule``, ``t_substate``; obsm ``t_axes``.
+    None, or the copy. Written: obs ``t_state``, ``t_state_rule``, ``t_substate``; obsm ``t_axes``;
+    uns as `senoscore.tl.call`.
     """
-    target = adata.copy() if copy else adata
-    calls = _verdicts(adata, settings or CallSettings())
-    _write(target, adata, calls[[name for name in calls if name in _T_CALLS]])
+    target = written_to(adata, copy=copy)
+    settings = settings or CallSettings()
+    calls = _verdicts(adata, settings)
+    _write(target, adata, calls[[name for name in calls if name in _T_CALLS]], settings)
     return target if copy else None
 
 
@@ -295,7 +301,7 @@ def protein(
         evidence, rna=citeseq.read_genes(adata, data, genes), lineage=lineage, use=use, tables=tables,
         t_state=_verdicts(adata, CallSettings(protein="ignore"))[keys.OBS_T_STATE] if scored else None,
     )  # fmt: skip
-    target = adata.copy() if copy else adata
+    target = written_to(adata, copy=copy)
     for key, frame in citeseq.keep(evidence, adata.obs_names).items():
         target.obsm[key] = frame
     target.uns.setdefault(keys.UNS, {})["protein"] = citeseq.tell(evidence, audited)
@@ -341,8 +347,8 @@ def burden(
         )
     z, pvalue = scores_df(adata, "z"), scores_df(adata, "pvalue")
     obs = adata.obs
-    if keys.OBS_QC_PASS not in obs:
-        obs = obs.assign(**{keys.OBS_QC_PASS: True})
+    absent = {keys.OBS_QC_PASS: True, keys.OBS_T_SUBSET: ""}
+    obs = obs.assign(**{name: value for name, value in absent.items() if name not in obs})
     column = adata.obs[donor_key] if donor_key is not None else None
     return donors.burden_table(
         obs,
@@ -594,7 +600,7 @@ def explain(
     source
         For a folder: where the data set is, if no longer where the run found it.
     settings
-        For an AnnData: what `tl.call` was given.
+        For an AnnData: None takes what `tl.call` was given.
     max_cells
         Cells of a state or of a donor's subset that are looked at, chosen by a hash of their names.
     threads
@@ -659,7 +665,7 @@ def freeze(
     signatures
         For an AnnData scored with signatures of your own: what `tl.score` was given.
     settings
-        For an AnnData: what `tl.call` was given.
+        For an AnnData: None takes what `tl.call` was given.
     threads
         Threads that read.
 
@@ -809,10 +815,13 @@ def _verdicts(adata: AnnData, settings: CallSettings) -> pd.DataFrame:
     return citeseq.told(calls, is_t, by_protein)
 
 
-def _write(target: AnnData, adata: AnnData, calls: pd.DataFrame) -> None:
+def _write(target: AnnData, adata: AnnData, calls: pd.DataFrame, settings: CallSettings) -> None:
     from senoscore import calling
 
     for column in calls:
         target.obs[column] = calls[column].array
     is_t = calling.among(adata.obs[keys.OBS_LINEAGE], "T")
     target.obsm[keys.OBSM_T_AXES] = calling.t_axes(_tables(adata), is_t)
+    told = target.uns.setdefault(keys.UNS, {})
+    told["rule"] = calling.rule_text(settings)
+    told["settings"] = json.dumps({"call": asdict(settings)}, sort_keys=True)

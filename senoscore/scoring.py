@@ -529,12 +529,12 @@ def score(
     InputDataError
         `groupby` or `layer` not found, or values that the method cannot use.
     """
-    from senoscore.inputs import read_input
+    from senoscore.inputs import read_input, written_to
     from senoscore.io.blocks import open_blocks
 
     if method not in METHODS:
         raise SignatureError(f"method {method!r} is not known; choose one of {', '.join(METHODS)}")
-    target = adata.copy() if copy else adata
+    target = written_to(adata, copy=copy)
     data = read_input(adata, layer=layer)
     frozen = None if reference is None else open_reference(reference, data, method=method)
     chosen = choose_signatures(signatures) if frozen is None else frozen.choose(signatures)

@@ -13,10 +13,11 @@ import pytest
 from scipy import sparse
 
 import senoscore as sn
-from senoscore import pipeline, scoring
+from senoscore import calling, keys, pipeline, scoring
 from senoscore.errors import InputDataError, SenoscoreWarning, SignatureError
 from senoscore.genes import resolve_genes
 from senoscore.scoring import null_strata
+from senoscore.settings import CallSettings
 from senoscore.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore::senoscore.errors.SenoscoreWarning")
@@ -386,3 +387,39 @@ def test_step_by_step_and_in_one_go_give_the_same_where_cells_fail_quality_contr
         np.testing.assert_array_equal(sn.get.scores_df(cohort, name), whole.to_df(layer=key))
     sn.tl.call(cohort)
     assert (cohort.obs["t_state_rule"].astype(str) == whole.obs["t_state_rule"].astype(str)).all()
+
+
+def test_what_was_called_with_is_told_and_used_again(tmp_path: Path) -> None:
+    cohort = simulate(1200, n_genes=6000, seed=4)
+    sn.pp.lineages(cohort)
+    sn.tl.score(cohort, ["verdict"])
+    strict = CallSettings(fdr=0.02, support_fdr=0.02)
+    sn.tl.call(cohort, settings=strict)
+    told = cohort.uns[keys.UNS]
+    assert told["rule"] == calling.rule_text(strict)
+    exhaustion = "t_axis_exhaustion"
+    called = cohort.obsm[keys.OBSM_PADJ][exhaustion] <= 0.02
+    assert 0 < called.sum() < (cohort.obsm[keys.OBSM_PADJ][exhaustion] <= 0.05).sum()
+    (ax,) = sn.pl.scores(cohort, exhaustion)
+    assert any(f"({called.sum():,} of" in text.get_text() for text in ax.texts)
+    # explained by the same thresholds, through a file
+    cohort.write_h5ad(tmp_path / "called.h5ad")
+    again = ad.read_h5ad(tmp_path / "called.h5ad")
+    found = sn.tl.explain(again, state="exhausted", max_cells=3)
+    assert len(found.scores)
+    with pytest.raises(InputDataError, match="comes from other settings"):
+        sn.tl.explain(again, state="exhausted", settings=CallSettings(), max_cells=3)
+
+
+def test_cells_that_stay_in_their_file_are_written_to_in_memory_and_not_copied(
+    tmp_path: Path,
+) -> None:
+    simulate(300, n_genes=6000, seed=4).write_h5ad(tmp_path / "cohort.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cohort.h5ad", backed="r")
+    for function in (sn.pp.qc, sn.pp.lineages, sn.tl.score):
+        with pytest.raises(InputDataError, match=r"copy=True needs .*cohort\.h5ad.*to_memory"):
+            function(backed, copy=True)
+    sn.pp.lineages(backed)
+    sn.tl.score(backed, ["t_axis_exhaustion"])
+    assert backed.isbacked
+    assert keys.OBSM_Z in backed.obsm
