@@ -807,11 +807,22 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known)}" if len(known) <= 15 else ""
 
 
+def _elsewhere(key: str) -> str:
+    """Where a key that stands in the wrong place belongs; empty for one that is known nowhere."""
+    places = [
+        f"the section {name!r}" for name, model in _MODELS.items() if key in model.model_fields
+    ]
+    if key in _Dataset.model_fields or key in _MEANING["dataset"]:
+        places.append("the data set it is about")
+    return f", but in {' or '.join(places)}" if places else ""
+
+
 def _sentence(details: ErrorDetails, places: Places) -> str:
     path = tuple(str(part) for part in details["loc"] if part != "[key]")
     what = details["msg"].removeprefix("Input ")
     if details["type"] == "extra_forbidden":
-        what = f"is not a key here{_near(path[-1], _known(path[:-1]))}"
+        near = _elsewhere(path[-1]) or _near(path[-1], _known(path[:-1]))
+        what = f"is not a key here{near}"
     elif details["type"] == "string_pattern_mismatch":
         if path[-1] == "sha256":
             what = "should be 64 hexadecimal digits"

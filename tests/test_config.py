@@ -251,6 +251,10 @@ pathvars: {log: x, results: y}
         ("datasets: {no: x}\n", "line 1: the key 'no' is read as False, not as text; put it in quotes"),
         ("datasets: {2021: x}\n", "line 1: the key '2021' is read as 2021, not as text; put it in "
          "quotes"),
+        ("signatures: [verdict]\ndatasets: {a: x}\n", "line 1: signatures: is not a key here, but in the "
+         "section 'score'"),
+        ("datasets: {a: x}\nburden: {donor: patient}\n", "line 2: burden.donor: is not a key here, but "
+         "in the data set it is about"),
         ("datasets: [a]\n", "line 1: datasets: should be a valid dictionary, found ['a']"),
         ("datasets: {a: x, A: y}\n", "line 1: datasets.A: the ids 'a' and 'A' differ only in upper "
          "and lower case"),
