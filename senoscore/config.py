@@ -821,8 +821,8 @@ def _sentence(details: ErrorDetails, places: Places) -> str:
     path = tuple(str(part) for part in details["loc"] if part != "[key]")
     what = details["msg"].removeprefix("Input ")
     if details["type"] == "extra_forbidden":
-        near = _elsewhere(path[-1]) or _near(path[-1], _known(path[:-1]))
-        what = f"is not a key here{near}"
+        hint = _elsewhere(path[-1]) or _near(path[-1], _known(path[:-1]))
+        what = f"is not a key here{hint}"
     elif details["type"] == "string_pattern_mismatch":
         if path[-1] == "sha256":
             what = "should be 64 hexadecimal digits"
