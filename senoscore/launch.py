@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -104,7 +105,22 @@ def run_workflow(
     told = list(_sentences(folder / config.model.pathvars.get("logs", "logs"), start))
     for sentence in told:
         say("error", sentence)
+    if hint := _summary_of_some(config, folder):
+        say("note", hint)
     return 2 if told else code
+
+
+def _summary_of_some(config: Config, folder: Path) -> str:
+    """How to have a summary of the data sets that are done, where others are not; else empty."""
+    results = folder / config.results
+    done = [name for name in config.datasets if (results / name / "report.html").is_file()]
+    if not 0 < len(done) < len(config.datasets):
+        return ""
+    command = shlex.join([PROGRAM, "summary", str(results), *done])
+    return (
+        f"{len(done)} of {len(config.datasets)} data sets have their report; the summary waits for "
+        f"all. One of these: {command}"
+    )
 
 
 def _profile(name: str) -> str:

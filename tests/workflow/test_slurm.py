@@ -51,6 +51,7 @@ def test_jobs_of_the_cluster_write_what_one_machine_writes(tmp_path: Path) -> No
     # the broken file is named, and stops nobody else
     assert done.returncode != 0
     assert "text.h5ad" in told
+    assert "1 of 2 data sets have their report" in told
     assert not (here / "results" / "text" / "report.html").exists()
     assert (here / "results" / "cohort" / "report.html").is_file(), told
     # two runs of rows a pass, one job for annotate and one for the last three stages

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from senoscore import workflow
+from senoscore import launch, workflow
+from senoscore.config import parse as load_config
 from senoscore.pipeline import OUTPUTS, SECTIONS, SHARDED, STAGES, shard_file
 from senoscore.signatures import read_signatures
 from senoscore.workflow import Plan, runtime, shard_option, stage_mb
@@ -468,6 +469,20 @@ def test_what_a_job_says_is_the_last_word_of_the_run(cohort: Path, tmp_path: Pat
     assert last[0].startswith("senoscore: error: page, inspect: ")
     assert last[1].startswith("senoscore: error: strict, annotate: none of 300 cells passes")
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_done_can_be_summed_up_where_a_data_set_failed(tmp_path: Path) -> None:
+    config = load_config({"results": "r", "datasets": {name: f"{name}.h5ad" for name in "abc"}})
+    assert launch._summary_of_some(config, tmp_path) == ""
+    for name in "ca":
+        (tmp_path / "r" / name).mkdir(parents=True)
+        (tmp_path / "r" / name / "report.html").touch()
+    told = launch._summary_of_some(config, tmp_path)
+    assert told.startswith("2 of 3 data sets")
+    assert told.endswith(f"senoscore summary {tmp_path / 'r'} a c")
+    (tmp_path / "r" / "b").mkdir()
+    (tmp_path / "r" / "b" / "report.html").touch()
+    assert launch._summary_of_some(config, tmp_path) == ""
 
 
 def test_a_download_is_part_of_the_run(cohort: Path, tmp_path: Path) -> None:
