@@ -51,15 +51,15 @@ def agreement(table: pd.DataFrame, *, lineage: str = "T", ax: Axes | None = None
             name = LINEAGE_NAMES.get(lineage, clean_label(lineage))
             return say(one_axes(ax, 5, 1.4), f"No published set is scored in {name}.")
         names, shown = _square(rows)
-        ax = one_axes(ax, 4.9, 1.2 + 0.24 * len(names))
+        ax = one_axes(ax, 2.4 + 0.38 * len(names), 1.0 + 0.28 * len(names))
         ax.imshow(shown, cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         for i, j in np.argwhere(np.isfinite(shown)):
             value = shown[i, j]
             ax.text(
-                j, i, f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1), ha="center", va="center", fontsize=5.5,
+                j, i, f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1), ha="center", va="center", fontsize=7,
                 color="white" if abs(value) > 0.6 else "#222222",
             )  # fmt: skip
-        write_y(ax, [f"{clean_label(n, limit=30)}  {k + 1}" for k, n in enumerate(names)])
+        write_y(ax, [f"{clean_label(n, limit=34)}  {k + 1}" for k, n in enumerate(names)])
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xticks(np.arange(len(names)), [str(k + 1) for k in range(len(names))])
         ax.tick_params(length=0)

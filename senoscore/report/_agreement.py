@@ -49,7 +49,8 @@ def _drawn(table: pd.DataFrame, lineage: str) -> Picture:
     name = plots.LINEAGE_NAMES.get(lineage, lineage)
     return picture(
         single(lambda ax: plots.agreement(table, lineage=lineage, ax=ax)),
-        height=1.0 + 0.24 * n,
+        width=2.4 + 0.38 * n,
+        height=1.0 + 0.28 * n,
         alt=f"Agreement of {n} sets and calls in {name}, pair by pair.",
         caption=f"{name}: the numbers of the columns are those of the rows. Below the diagonal: "
         "Spearman's correlation of two scores; for a call, 2 × AUROC - 1. Above it: Cohen's kappa of "
