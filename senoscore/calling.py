@@ -254,14 +254,16 @@ def support_arms(tables: Tables, settings: CallSettings) -> NDArray[np.float64]:
 def support_padj(
     arms: NDArray[np.float64],
     candidates: NDArray[np.bool_],
-    settings: CallSettings,
+    part_p: float,
     adjust: Adjust = adjust_among,
+    family: str = "support",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Evidence of the support arms among the candidates.
 
     Fisher's combination of the p-values of the arms that nothing else explains (`support_arms`; they
-    share no gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
-    Returns padj, p, and the place of the strongest arm in `SUPPORT_ARMS` (-1 for none).
+    share no gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`)
+    and 1 where it is above `part_p` by itself. Returns padj, p, and the place of the strongest arm in
+    `SUPPORT_ARMS` (-1 for none).
     """
     combined = np.full(len(candidates), np.nan)
     combined[candidates] = fisher(arms[:, candidates])
@@ -269,10 +271,10 @@ def support_padj(
     strongest = np.full(len(candidates), -1)
     if known.any():
         strongest[known] = np.nanargmin(arms[:, known], axis=0)
-    q = adjust("support", combined)
+    q = adjust(family, combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
-    q[combined > settings.part_p] = 1.0
+    q[combined > part_p] = 1.0
     return q, combined, strongest
 
 
@@ -333,14 +335,22 @@ def t_states(
     scale = max(tested.sum(), 1) / max(selected.sum(), 1)
     second = np.where(exhausted & assessed, tables.p(AXIS_SIGNATURES["senescence"][0]), np.nan)
     axis = (senescence_q <= fdr) | (adjust("senescence of the exhausted", second, scale) <= fdr)
-    showing = assessed & axis & (phenotype_p <= settings.part_p) & ~naive
+    # an exhausted cell need not be told from an ordinary TEMRA cell: less is asked of its phenotype
+    part_p = np.where(exhausted, settings.lean_p, settings.part_p)
+    showing = assessed & axis & (phenotype_p <= part_p) & ~naive
     # a naive cell beside an effector in the droplet, or too few counts to tell one from the other
     naive_too = tables.p(NAIVE) <= settings.naive_p
     no_effector = (tables.p(EFFECTOR) > settings.doubt_p) & (tables.p(STEMNESS) > settings.arm_p)
     candidate = showing & ~foreign & ~naive_too & ~no_effector
     phenotype = (assessed & (phenotype_q <= fdr)) | showing
     arms = support_arms(tables, settings)
-    support_q, support_p, arm = support_padj(arms, candidate, settings, adjust)
+    support_q, support_p, arm = support_padj(arms, candidate, settings.part_p, adjust)
+    # ... and of its support where nearly all exhausted candidates have some; where their phenotype is
+    # that of effector cells alone, hardly any does
+    among_exhausted, _, _ = support_padj(
+        arms, candidate & exhausted, settings.lean_p, adjust, "support of the exhausted"
+    )
+    support_q = np.fmin(support_q, among_exhausted)
     perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
     # a secretome alone is activation, infection, or the soup of the droplet (IL6, CXCL8)
     intrinsic = fisher(arms[INTRINSIC, :]) <= settings.doubt_p
@@ -613,7 +623,9 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"Senescent: senescence axis at adjusted p <= {s.fdr:g} (exhausted cells: rule 2), both parts of it "
         f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
         f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
-        f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Beside an "
+        f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Of exhausted "
+        f"cells both parts at p <= {s.lean_p:g} are enough if support, adjusted over the exhausted among such "
+        f"cells, is at <= {s.support_fdr:g}. Beside an "
         f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. "
         f"Against it: a lost stemness at or below z {s.kept_naive_z:g} (the naive programme "
         "is kept) rules it out; rules 6 and 7 leave it open.",

@@ -174,7 +174,7 @@ def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
     candidates = np.array([True, True, False])
     settings = CallSettings()
     arms = calling.support_arms(tables(cells), settings)
-    q, p, arm = calling.support_padj(arms, candidates, settings)
+    q, p, arm = calling.support_padj(arms, candidates, settings.part_p)
     fisher = [
         chi2.sf(-2 * np.log([0.01, 0.2, 0.3]).sum(), 6),
         chi2.sf(-2 * np.log([0.5, 0.2, 0.9]).sum(), 6),
@@ -258,6 +258,24 @@ def test_both_parts_of_the_evidence_must_show() -> None:
     assert states(many)["t_state"].iloc[0] == "senescent"
     weak = dict.fromkeys(calling.SUPPORT_ARMS.values(), 0.25)
     assert states([SENESCENT | weak] + [SENESCENT] * 20)["t_state"].iloc[0] == "indeterminate"
+
+
+def test_less_is_asked_of_the_parts_of_exhausted_cells_where_nearly_all_have_support() -> None:
+    exhausted = {"t_axis_exhaustion": 1e-6}
+    arms = {"t_arm_arrest": 0.15, "t_arm_tcr_loss": 0.4, "t_arm_sasp": 0.8}
+    assert 0.2 < chi2.sf(-2 * np.log([0.15, 0.4, 0.8]).sum(), 6) < 0.5
+    weak = SENESCENT | arms | {"t_arm_phenotype": 0.4}
+    strong = [SENESCENT | exhausted] * 20
+    assert states([weak | exhausted, *strong])["t_state"].iloc[0] == "both"
+    # as many cells that are not exhausted say nothing about those that are
+    assert states([weak | exhausted] + [SENESCENT] * 20)["t_state"].iloc[0] == "exhausted"
+    # of other cells all is asked
+    assert states([weak, *strong])["t_state"].iloc[0] != "senescent"
+    for part in ({"t_arm_phenotype": 0.6}, {"t_arm_arrest": 0.9}):
+        assert states([weak | exhausted | part, *strong])["t_state"].iloc[0] == "exhausted"
+    # exhausted effector cells have the phenotype, and support no more often than by chance
+    effector = [SENESCENT | exhausted | dict.fromkeys(arms, p) for p in np.linspace(0.05, 0.95, 20)]
+    assert (states([weak | exhausted, *effector])["t_state"] == "exhausted").all()
 
 
 def test_a_secretome_alone_is_no_support() -> None:
