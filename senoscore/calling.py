@@ -254,16 +254,14 @@ def support_arms(tables: Tables, settings: CallSettings) -> NDArray[np.float64]:
 def support_padj(
     arms: NDArray[np.float64],
     candidates: NDArray[np.bool_],
-    part_p: float,
+    settings: CallSettings,
     adjust: Adjust = adjust_among,
-    family: str = "support",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Evidence of the support arms among the candidates.
 
     Fisher's combination of the p-values of the arms that nothing else explains (`support_arms`; they
-    share no gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`)
-    and 1 where it is above `part_p` by itself. Returns padj, p, and the place of the strongest arm in
-    `SUPPORT_ARMS` (-1 for none).
+    share no gene, so that their nulls are independent), adjusted over the candidates alone (`adjust`).
+    Returns padj, p, and the place of the strongest arm in `SUPPORT_ARMS` (-1 for none).
     """
     combined = np.full(len(candidates), np.nan)
     combined[candidates] = fisher(arms[:, candidates])
@@ -271,10 +269,10 @@ def support_padj(
     strongest = np.full(len(candidates), -1)
     if known.any():
         strongest[known] = np.nanargmin(arms[:, known], axis=0)
-    q = adjust(family, combined)
+    q = adjust("support", combined)
     # where nearly all candidates are true the adjusted value of a middling p is small, too; the
     # candidates were selected by genes that include the arms', so some evidence is asked of each
-    q[combined > part_p] = 1.0
+    q[combined > settings.part_p] = 1.0
     return q, combined, strongest
 
 
@@ -344,13 +342,12 @@ def t_states(
     candidate = showing & ~foreign & ~naive_too & ~no_effector
     phenotype = (assessed & (phenotype_q <= fdr)) | showing
     arms = support_arms(tables, settings)
-    support_q, support_p, arm = support_padj(arms, candidate, settings.part_p, adjust)
+    support_q, support_p, arm = support_padj(arms, candidate, settings, adjust)
     # ... and of its support where nearly all exhausted candidates have some; where their phenotype is
     # that of effector cells alone, hardly any does
-    among_exhausted, _, _ = support_padj(
-        arms, candidate & exhausted, settings.lean_p, adjust, "support of the exhausted"
-    )
-    support_q = np.fmin(support_q, among_exhausted)
+    among_exhausted = adjust("support of the exhausted", np.where(exhausted, support_p, np.nan))
+    leans = support_p <= settings.lean_p
+    support_q[leans] = np.fmin(support_q, among_exhausted)[leans]
     perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
     # a secretome alone is activation, infection, or the soup of the droplet (IL6, CXCL8)
     intrinsic = fisher(arms[INTRINSIC, :]) <= settings.doubt_p
@@ -624,8 +621,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
         f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
         f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Of exhausted "
-        f"cells both parts at p <= {s.lean_p:g} are enough if support, adjusted over the exhausted among such "
-        f"cells, is at <= {s.support_fdr:g}. Beside an "
+        f"cells the phenotype arm at p <= {s.lean_p:g} is enough, and so is support at p <= {s.lean_p:g} that is "
+        f"at <= {s.support_fdr:g} adjusted over the exhausted among such cells. Beside an "
         f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. "
         f"Against it: a lost stemness at or below z {s.kept_naive_z:g} (the naive programme "
         "is kept) rules it out; rules 6 and 7 leave it open.",

@@ -77,14 +77,13 @@ from senoscore.scoring import (
     finish_fitted,
     group_codes,
     id_rank,
-    passed,
+    passes_again,
     powered_cells,
     prepare,
     require_scored,
-    two_passes,
     value_kind,
 )
-from senoscore.settings import CallSettings
+from senoscore.settings import CallSettings, Settings
 from senoscore.streaming import Intake
 
 if TYPE_CHECKING:
@@ -277,17 +276,7 @@ def judge_adata(
         require_scored(prepared, signature)
     kind, log_base = value_kind(data.scale, data.matrix)
     intake = Intake(data.genes, kind, log_base)
-    with open_blocks(adata, matrix=data.matrix) as source:
-        made = two_passes(
-            source,
-            data,
-            prepared,
-            codes,
-            names=adata.obs_names,
-            passed=passed(adata),
-            threads=threads,
-            **how,
-        )
+    made = passes_again(adata, data, prepared, codes, threads=threads, **how)
 
     def read(rows: NDArray[np.int64]) -> sparse.csr_matrix:
         with open_blocks(adata, matrix=data.matrix) as blocks:
@@ -312,8 +301,7 @@ def judge_adata(
 
 def called_with(adata: AnnData) -> CallSettings:
     """The settings `tl.call` had; the defaults where it told none."""
-    told = json.loads(adata.uns.get(keys.UNS, {}).get("settings", "{}"))
-    return CallSettings(**told.get("call", {}))
+    return Settings.from_mapping(json.loads(adata.uns.get(keys.UNS, {}).get("settings", "{}"))).call
 
 
 def _how_scored(adata: AnnData) -> dict[str, Any]:

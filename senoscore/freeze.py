@@ -13,7 +13,6 @@ from senoscore.adjust import Recorder
 from senoscore.errors import InputDataError
 from senoscore.explain import called_with, cell_facts
 from senoscore.inputs import read_input
-from senoscore.io.blocks import open_blocks
 from senoscore.kernels.passes import LOG
 from senoscore.reference import Reference, build
 from senoscore.scoring import (
@@ -22,10 +21,9 @@ from senoscore.scoring import (
     finish,
     group_codes,
     id_rank,
-    passed,
+    passes_again,
     powered_cells,
     prepare,
-    two_passes,
 )
 from senoscore.settings import CallSettings
 
@@ -69,17 +67,7 @@ def freeze_adata(
         chosen, data.genes, lineages=groups, min_coverage=how.pop("min_coverage"),
         min_genes_found=how.pop("min_genes_found"), restrict=restrict,
     )  # fmt: skip
-    with open_blocks(adata, matrix=data.matrix) as source:
-        made = two_passes(
-            source,
-            data,
-            prepared,
-            codes,
-            names=adata.obs_names,
-            passed=passed(adata),
-            threads=threads,
-            **how,
-        )
+    made = passes_again(adata, data, prepared, codes, threads=threads, **how)
     found = finish(made.scored.score, made.scored.z, made.scored.histogram, codes, made.strata)
     recorder = Recorder()
     if restrict:

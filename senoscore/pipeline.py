@@ -1358,7 +1358,7 @@ def _burden(run: _Run) -> None:
             donor=who,
             min_cells=settings.min_cells,
             confidence=settings.confidence,
-        )  # fmt: skip
+        )
         for who in (donor, everyone)
     )
     write_tsv(per_donor, run.path("donors.tsv"))

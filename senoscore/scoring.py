@@ -847,6 +847,25 @@ def two_passes(
     return Passes(kind, first, totals, strata, plan, scored, able)
 
 
+def passes_again(
+    adata: AnnData,
+    data: Any,
+    prepared: Prepared,
+    codes: NDArray[np.int64],
+    *,
+    threads: int,
+    **how: Any,
+) -> Passes:
+    """Both passes over cells that `score` has scored; `how`: its ``n_null`` and ``seed``."""
+    from senoscore.io.blocks import open_blocks
+
+    with open_blocks(adata, matrix=data.matrix) as source:
+        return two_passes(
+            source, data, prepared, codes, names=adata.obs_names, passed=passed(adata),
+            threads=threads, **how,
+        )  # fmt: skip
+
+
 def score_matched(
     source: Any, data: Any, prepared: Prepared, codes: NDArray[np.int64], **how: Any
 ) -> tuple[Matched, NDArray[np.uint8]]:

@@ -174,7 +174,7 @@ def test_support_is_fishers_combination_adjusted_over_candidates() -> None:
     candidates = np.array([True, True, False])
     settings = CallSettings()
     arms = calling.support_arms(tables(cells), settings)
-    q, p, arm = calling.support_padj(arms, candidates, settings.part_p)
+    q, p, arm = calling.support_padj(arms, candidates, settings)
     fisher = [
         chi2.sf(-2 * np.log([0.01, 0.2, 0.3]).sum(), 6),
         chi2.sf(-2 * np.log([0.5, 0.2, 0.9]).sum(), 6),
