@@ -346,8 +346,7 @@ def t_states(
     # ... and of its support where nearly all exhausted candidates have some; where their phenotype is
     # that of effector cells alone, hardly any does
     among_exhausted = adjust("support of the exhausted", np.where(exhausted, support_p, np.nan))
-    leans = support_p <= settings.lean_p
-    support_q[leans] = np.fmin(support_q, among_exhausted)[leans]
+    support_q = np.fmin(support_q, among_exhausted)
     perhaps_cycling = valid & _near(tables, AXIS_SIGNATURES["proliferation"], settings)
     # a secretome alone is activation, infection, or the soup of the droplet (IL6, CXCL8)
     intrinsic = fisher(arms[INTRINSIC, :]) <= settings.doubt_p
@@ -621,8 +620,8 @@ def rule_text(settings: CallSettings | None = None) -> str:
         f"at p <= {s.part_p:g}, and nothing that speaks against it. The parts: the phenotype arm; support, "
         f"Fisher's combination of the arms ({arms}), also adjusted over such cells at <= "
         f"{s.support_fdr:g}; arrest and TCR-signalling loss without SASP at p <= {s.doubt_p:g}. Of exhausted "
-        f"cells the phenotype arm at p <= {s.lean_p:g} is enough, and so is support at p <= {s.lean_p:g} that is "
-        f"at <= {s.support_fdr:g} adjusted over the exhausted among such cells. Beside an "
+        f"cells the phenotype arm at p <= {s.lean_p:g} is enough, and so is support of any p that is at <= "
+        f"{s.support_fdr:g} adjusted over the exhausted among such cells. Beside an "
         f"interferon or stress response (adjusted p <= {s.fdr:g}) arrest and SASP are no support. "
         f"Against it: a lost stemness at or below z {s.kept_naive_z:g} (the naive programme "
         "is kept) rules it out; rules 6 and 7 leave it open.",

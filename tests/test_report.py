@@ -197,6 +197,14 @@ def test_donor_numbers_are_those_of_the_donor_table(folder: Path, page: Page) ->
         assert [number(r[state]) for r in rows] == list(own[f"n_t_{state}"])
         shares = [float(r[f"share {state}"].rstrip("%")) for r in rows]
         np.testing.assert_allclose(shares, 100 * own[f"frac_t_{state}"], atol=0.5)
+        carrying = [r.get("of the exhausted, carry senescence") for r in rows]
+        if state == "exhausted":
+            expected = own["frac_exhausted_with_senescence"]
+            assert expected.notna().any()
+            found = [np.nan if t == "–" else float(t.rstrip("%")) for t in map(str, carrying)]
+            np.testing.assert_allclose(found, 100 * expected, atol=0.5)
+        else:
+            assert set(carrying) == {None}
     assert len(page.tables["donors/Donors by lineage"]) == len(table)
 
 
